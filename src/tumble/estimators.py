@@ -1,0 +1,535 @@
+"""The scikit-learn face of the model: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from tumble.errors import ConfigError, DataError, ModelFileError, NotFittedError
+from tumble.fit import EpochReport, FitConfig, fit_ssrvae
+from tumble.fit.batches import TrainingData, as_images
+from tumble.fit.checkpoint import load_model, save_model
+from tumble.fit.config import Disorder
+from tumble.model.ssrvae import INVARIANCES, LIKELIHOODS, SSRVAE, ModelConfig, PosteriorZPose
+from tumble.types import Pose
+from tumble.validation import check_choice, check_images, check_labels, check_number, encode_labels
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["SSRVAEClassifier"]
+
+_BATCH = 512
+_DECODERS = ("template",)
+_ORIENTATIONS = ("aligned", "arbitrary")
+
+
+class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
+    """Semi-supervised classifier of objects that lie at any angle and place, with pose and latent factors.
+
+    A semi-supervised rotationally (and translationally) invariant variational autoencoder: q(y | x) classifies,
+    q(z, angle, shift | x, y) finds the pose and the remaining factors of variation, and a decoder draws a canonical
+    image that is placed at that pose. It learns from few labels and all unlabelled images, and treats the disorder of
+    the pose as known: labelled images are seen at all poses, and an image must keep its class, and change its pose
+    by just so much, when it is turned and shifted.
+
+    Parameters
+    ----------
+    latent_dim : int, default=2
+        Dimension of z.
+    invariances : tuple of str, default=("rotation", "translation")
+        Parts of the pose that objects are free in: any of "rotation", "translation", "scale".
+    decoder : {"template"}, default="template"
+        How images are drawn; "template" draws one canonical image and places it by resampling.
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        p(x | ...). "gaussian" has one learned width; "bernoulli" needs pixels in [0, 1].
+    labelled_orientation : {"aligned", "arbitrary"}, default="aligned"
+        Whether the labelled objects lie upright and centred, so that they define angle 0, or lie anyhow. With
+        "arbitrary", angles are relative to a canonical orientation that each class finds for itself.
+    translation_prior : float, default=0.1
+        Expected displacement as a fraction of the longer side of the image.
+    scale_jitter, shear_jitter, intensity_jitter : float, default=0.2, 0.2, 0.1
+        Small changes that keep the class: logarithm of the magnification, tangent of the shear, gain.
+    max_epochs : int or None, default=None
+        Passes over all images; None makes about 1,200 optimiser steps.
+    batch_size, labelled_batch_size : int, default=96, 64
+        Images per step without regard to labels, and labelled images per step.
+    learning_rate, weight_decay : float, default=2e-3, 1e-3
+        Of AdamW; the rate warms up, then falls along a cosine to 0.
+    kl_weight : float, default=1.0
+        Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
+    pseudo_label_threshold : float, default=0.95
+        Least probability at which an unlabelled image's own class is taken as its label.
+    pseudo_label_weight, generative_weight, pose_weight : float, default=1.0
+        Weights of the consistency of the class, of the evidence bounds, and of the consistency of the pose.
+    class_prior : array-like of shape (n_classes,) or None, default=None
+        p(y), in the order of `classes_`; None is uniform.
+    hidden : int, default=128
+        Width of the dense layers.
+    device : str, default="auto"
+        "auto" is a GPU where torch sees one, otherwise the CPU; or the name of a torch device.
+    random_state : int, RandomState instance or None, default=None
+        Seeds everything that is drawn. Two fits with one seed on one machine agree.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Classes in the order of `predict_proba`.
+    history_ : dict of str to list of float
+        Training curves, one value per epoch.
+    n_iter_ : int
+        Number of epochs.
+    stop_reason_ : str
+        Why training ended.
+    fit_seconds_ : float
+        Wall time of the fit.
+    model_ : SSRVAE
+        The fitted module.
+
+    References
+    ----------
+    .. [1] M. A. Ziatdinov et al., "Semi-supervised learning of images with strong rotational disorder: assembling
+           nanoparticle libraries", Digital Discovery, 2024, https://doi.org/10.1039/d3dd00196b
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tumble import SSRVAEClassifier
+    >>> from tumble.datasets import make_cards
+    >>> upright = make_cards(5, angle=5, translation=0, random_state=0)
+    >>> tumbled = make_cards(30, angle=180, random_state=1)
+    >>> X = np.concatenate([upright.X, tumbled.X])
+    >>> y = np.concatenate([upright.y, np.full(len(tumbled.y), -1)])
+    >>> model = SSRVAEClassifier(max_epochs=1, random_state=0).fit(X, y)
+    >>> model.predict_proba(tumbled.X).shape
+    (120, 4)
+    >>> model.transform(tumbled.X).shape
+    (120, 2)
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 2,
+        invariances: Sequence[str] = ("rotation", "translation"),
+        decoder: str = "template",
+        *,
+        likelihood: str = "gaussian",
+        labelled_orientation: str = "aligned",
+        translation_prior: float = 0.1,
+        scale_jitter: float = 0.2,
+        shear_jitter: float = 0.2,
+        intensity_jitter: float = 0.1,
+        max_epochs: int | None = None,
+        batch_size: int = 96,
+        labelled_batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-3,
+        kl_weight: float = 1.0,
+        pseudo_label_threshold: float = 0.95,
+        pseudo_label_weight: float = 1.0,
+        generative_weight: float = 1.0,
+        pose_weight: float = 1.0,
+        class_prior: Sequence[float] | None = None,
+        hidden: int = 128,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.invariances = invariances
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.labelled_orientation = labelled_orientation
+        self.translation_prior = translation_prior
+        self.scale_jitter = scale_jitter
+        self.shear_jitter = shear_jitter
+        self.intensity_jitter = intensity_jitter
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.labelled_batch_size = labelled_batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.kl_weight = kl_weight
+        self.pseudo_label_threshold = pseudo_label_threshold
+        self.pseudo_label_weight = pseudo_label_weight
+        self.generative_weight = generative_weight
+        self.pose_weight = pose_weight
+        self.class_prior = class_prior
+        self.hidden = hidden
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, *, callbacks: Sequence[Callable[[EpochReport], None]] = ()) -> Self:
+        """Fit to labelled and unlabelled images together.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            uint8 (taken as X / 255) or float images; may be a memory map.
+        y : array-like of shape (n,)
+            Labels of any integer or string kind; -1 (or None in an object array) for unlabelled.
+        callbacks : sequence of callable
+            Each is called with a :class:`tumble.fit.EpochReport` after each epoch.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If `X` is not a stack of finite images of one size.
+        LabelError
+            If `y` has the wrong length or fewer than two classes.
+        ConfigError
+            If a parameter has a value that it cannot have.
+        """
+        self._check_params()
+        images = check_images(X)
+        labels, unlabelled = check_labels(y, len(images))
+        classes, indices = encode_labels(labels, unlabelled)
+        if self.likelihood == "bernoulli":
+            _check_unit_range(images)
+        config = self._model_config(len(classes), images.shape[1:])
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        result = fit_ssrvae(
+            TrainingData(images, indices),
+            config,
+            self._fit_config(config),
+            class_prior=self._class_prior(len(classes)),
+            seed=seed,
+            device=_resolve_device(self.device),
+            callbacks=callbacks,
+        )
+        self.classes_ = classes
+        self.model_ = result.model
+        self.history_ = result.history
+        self.n_iter_ = len(next(iter(result.history.values())))
+        self.stop_reason_ = result.stop_reason
+        self.fit_seconds_ = result.seconds
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Most probable class of each image; shape (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
+        """q(y | x) of each image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Rows sum to 1; columns in the order of `classes_`.
+        """
+        return _stacked(torch.softmax(self.model_.classify(x), dim=1) for x in self._batches(X))
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Latent factors: posterior mean of z given the most probable class; shape (n, latent_dim).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        ndarray of shape (n, latent_dim)
+        """
+        return _stacked(self._posterior(x)[0].qz.loc for x in self._batches(X))
+
+    def pose(self, X: Any) -> Pose:
+        """Angle, shift and scale of the object in each image, given the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        Pose
+            Angles in rad, counter-clockwise as displayed; shifts in px. Where the angle is not inferred, its standard
+            deviation is 0.
+        """
+        parts = []
+        for x in self._batches(X):
+            posterior, _ = self._posterior(x)
+            pose = posterior.mean_pose()
+            width = posterior.qangle.scale if posterior.qangle else torch.zeros_like(pose.angle)
+            parts.append(torch.cat([torch.stack([pose.angle, pose.scale, width], dim=1), pose.shift], dim=1))
+        numbers = _stacked(iter(parts))
+        return Pose(angle_rad=numbers[:, 0], scale=numbers[:, 1], angle_std_rad=numbers[:, 2], shift_px=numbers[:, 3:])
+
+    def reconstruct(self, X: Any) -> npt.NDArray[np.float32]:
+        """Image that the model draws for the mean latent factors and pose of each image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        ndarray of the shape of `X`
+            float32; in [0, 1] where the model was fitted to uint8 images.
+        """
+        drawn = []
+        for x in self._batches(X):
+            posterior, y = self._posterior(x)
+            drawn.append(self.model_.decode(posterior.qz.loc, y, posterior.mean_pose()))
+        images = _stacked(iter(drawn))
+        return images if np.ndim(X) == 4 else images[:, 0]
+
+    def traverse(self, y: Any = None, *, n: int = 8, extent: float = 2.0) -> npt.NDArray[np.float32]:
+        """Canonical images over a grid of the first two latent dimensions (the others at 0), for each class.
+
+        Parameters
+        ----------
+        y : label or None, default=None
+            One class, or None for all in the order of `classes_`.
+        n : int, default=8
+            Steps per dimension.
+        extent : float, default=2.0
+            The grid spans [-extent, extent], in standard deviations of the prior.
+
+        Returns
+        -------
+        ndarray of shape (K, n, n, H, W), or (K, n, n, C, H, W) for several channels
+            Rows follow the first latent dimension, columns the second. H and W are the longer side of the image.
+
+        Raises
+        ------
+        ConfigError
+            If `y` is not one of the classes.
+        """
+        self._check_fitted()
+        check_number("n", n, low=1, integer=True)
+        indices = range(len(self.classes_)) if y is None else [self._class_index(y)]
+        axis = torch.linspace(-extent, extent, n)
+        z = torch.zeros(n * n, self.model_.config.latent_dim)
+        grid = torch.cartesian_prod(axis, axis)
+        n_dims = min(2, z.shape[1])
+        z[:, :n_dims] = grid[:, :n_dims]
+        z = z.to(_device_of(self.model_))
+        with torch.inference_mode():
+            drawn = [
+                self.model_.to_mean(self.model_.canonical(z, z.new_full((n * n,), k, dtype=torch.long)))
+                for k in indices
+            ]
+        images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
+        return images[:, :, :, 0] if images.shape[3] == 1 else images
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``weights.safetensors`` into a folder, which is made if need be.
+
+        Parameters
+        ----------
+        folder : path
+            Where to.
+
+        Raises
+        ------
+        ModelFileError
+            If the folder cannot be written.
+        """
+        self._check_fitted()
+        description = {
+            "estimator": type(self).__name__,
+            "params": _jsonable(self.get_params()),
+            "classes": self.classes_.tolist(),
+            "history": self.history_,
+            "stop_reason": self.stop_reason_,
+            "fit_seconds": self.fit_seconds_,
+        }
+        save_model(Path(folder), self.model_, description)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read a model written by :meth:`save`.
+
+        Parameters
+        ----------
+        folder : path
+            Where from.
+        device : str, default="auto"
+            Where the model shall run.
+
+        Returns
+        -------
+        SSRVAEClassifier
+
+        Raises
+        ------
+        ModelFileError
+            If the folder is missing, incomplete, damaged, or of a format that this version does not know.
+        """
+        path = Path(folder)
+        model, config = load_model(path)
+        try:
+            params = dict(config["params"])
+            params["invariances"] = tuple(params["invariances"])
+            estimator = cls(**params)
+            estimator.classes_ = np.array(config["classes"])
+            estimator.history_ = dict(config["history"])
+            estimator.stop_reason_ = str(config["stop_reason"])
+            estimator.fit_seconds_ = float(config["fit_seconds"])
+            estimator.n_iter_ = max(map(len, estimator.history_.values()), default=0)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path / 'config.json'}: the description is damaged ({error}).") from error
+        if len(estimator.classes_) != model.config.n_classes:
+            raise ModelFileError(f"{path / 'config.json'}: the number of classes does not fit the networks.")
+        estimator.model_ = model.to(_resolve_device(device))
+        return estimator
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+
+    def _check_params(self) -> None:
+        check_number("latent_dim", self.latent_dim, low=1, integer=True)
+        for name in self.invariances:
+            check_choice("invariances", name, INVARIANCES)
+        check_choice("decoder", self.decoder, _DECODERS)
+        check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        check_choice("labelled_orientation", self.labelled_orientation, _ORIENTATIONS)
+        for name, low in (("batch_size", 2), ("labelled_batch_size", 2), ("hidden", 1)):
+            check_number(name, getattr(self, name), low=low, integer=True)
+        if self.max_epochs is not None:
+            check_number("max_epochs", self.max_epochs, low=1, integer=True)
+        for name in ("scale_jitter", "shear_jitter", "intensity_jitter", "translation_prior"):
+            check_number(name, getattr(self, name), low=0, high=0.9)
+        for name in ("learning_rate", "weight_decay", "kl_weight"):
+            check_number(name, getattr(self, name), low=0)
+        for name in ("pseudo_label_weight", "generative_weight", "pose_weight"):
+            check_number(name, getattr(self, name), low=0)
+        check_number("pseudo_label_threshold", self.pseudo_label_threshold, low=0, high=1)
+
+    def _class_prior(self, n_classes: int) -> npt.NDArray[np.float64] | None:
+        if self.class_prior is None:
+            return None
+        prior = np.asarray(self.class_prior, dtype=float)
+        if prior.shape != (n_classes,) or not (prior > 0).all():
+            raise ConfigError(
+                f"class_prior={self.class_prior!r}: expected {n_classes} positive numbers, one per class."
+            )
+        return prior / prior.sum()
+
+    def _model_config(self, n_classes: int, image_shape: tuple[int, ...]) -> ModelConfig:
+        channels, height, width = image_shape
+        return ModelConfig(
+            n_classes=n_classes,
+            image_shape=(channels, height, width),
+            latent_dim=self.latent_dim,
+            invariances=tuple(name for name in INVARIANCES if name in self.invariances),
+            likelihood=self.likelihood,
+            # A prior of no width would make the divergence infinite; a hundredth of the image is as good as none.
+            translation_prior=max(0.01, self.translation_prior),
+            hidden=self.hidden,
+        )
+
+    def _fit_config(self, config: ModelConfig) -> FitConfig:
+        disorder = Disorder(
+            angle_rad=math.pi if "rotation" in config.invariances else 0.0,
+            shift_px=self.translation_prior * config.side if "translation" in config.invariances else 0.0,
+            log_scale=self.scale_jitter,
+            shear=self.shear_jitter,
+            intensity=self.intensity_jitter,
+        )
+        return FitConfig(
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            labelled_batch_size=self.labelled_batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            disorder=disorder,
+            aligned=self.labelled_orientation == "aligned",
+            threshold=self.pseudo_label_threshold,
+            kl_weight=self.kl_weight,
+            pseudo_label_weight=self.pseudo_label_weight,
+            generative_weight=self.generative_weight,
+            pose_weight=self.pose_weight,
+        )
+
+    def _class_index(self, y: Any) -> int:
+        found = np.flatnonzero(self.classes_ == y)
+        if not len(found):
+            raise ConfigError(f"y={y!r}: not one of the classes {self.classes_.tolist()}.")
+        return int(found[0])
+
+    def _batches(self, X: Any) -> Iterator[Tensor]:
+        """Give checked images on the model's device, in pieces, within inference mode."""
+        self._check_fitted()
+        images = check_images(X, image_shape=self.model_.config.image_shape)
+        device = _device_of(self.model_)
+        with torch.inference_mode():
+            for start in range(0, len(images), _BATCH):
+                yield as_images(images[start : start + _BATCH], device)
+
+    def _posterior(self, x: Tensor) -> tuple[PosteriorZPose, Tensor]:
+        y = self.model_.classify(x).argmax(dim=1)
+        return self.model_.encode(self.model_.features(x), y), y
+
+
+def _stacked(parts: Iterator[Tensor]) -> npt.NDArray[np.float32]:
+    return np.concatenate([part.cpu().numpy() for part in parts])
+
+
+def _device_of(model: SSRVAE) -> torch.device:
+    return model.pixel_scale.device
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device!r}: torch cannot use it here. Use 'auto' or 'cpu'.") from error
+    return resolved
+
+
+def _check_unit_range(images: npt.NDArray[Any]) -> None:
+    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
+        raise DataError(
+            f"X: likelihood='bernoulli' needs pixels in [0, 1], these span [{images.min():.3g}, {images.max():.3g}]. "
+            "Rescale them or use likelihood='gaussian'."
+        )
+
+
+def _jsonable(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON can hold them; a generator object, which it cannot, becomes None."""
+    plain: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, np.random.RandomState):
+            plain[name] = None
+        elif isinstance(value, np.generic):
+            plain[name] = value.item()
+        elif isinstance(value, (tuple, list, np.ndarray)):
+            plain[name] = np.asarray(value).tolist()
+        else:
+            plain[name] = value
+    return plain

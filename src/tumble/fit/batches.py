@@ -1,0 +1,94 @@
+"""Batches of labelled and unlabelled images, drawn with an explicit generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Batch", "TrainingData", "as_images", "iterate_batches"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images with class indices, -1 for unlabelled.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, C, H, W)
+        Images, uint8 or float; may be a memory map, since only batches are read.
+    y : ndarray of shape (n,), int64
+        Class index or -1.
+    """
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees: labelled images with classes, and images whose labels play no part."""
+
+    x_labelled: Tensor
+    y: Tensor
+    x_unlabelled: Tensor
+
+
+def as_images(x: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Turn images into float32 on the device; uint8 is brought to [0, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+    return tensor.float().div_(255) if x.dtype == np.uint8 else tensor.float()
+
+
+def iterate_batches(
+    data: TrainingData,
+    *,
+    batch_size: int,
+    labelled_batch_size: int,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """One pass over all images, in random order, each step with labelled images beside.
+
+    Labelled images are drawn with equal share of each class, whatever the class counts: rare classes would otherwise
+    hardly be seen. They are among the images of the unlabelled part too.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The data set.
+    batch_size, labelled_batch_size : int
+        Images per step.
+    rng : numpy.random.Generator
+        Source of the draws.
+    device : torch.device
+        Where the batches go.
+
+    Yields
+    ------
+    Batch
+    """
+    order = rng.permutation(len(data))
+    classes = np.unique(data.y[data.y >= 0])
+    members = [np.flatnonzero(data.y == k) for k in classes]
+    n_steps = max(1, -(-len(data) // batch_size))
+    for step in range(n_steps):
+        # The last batch is filled up from the front, so that every step has the same size.
+        rows = np.take(order, np.arange(step * batch_size, (step + 1) * batch_size), mode="wrap")
+        drawn = rng.permutation(np.resize(np.arange(len(classes)), labelled_batch_size))
+        picks = np.array([rng.choice(members[k]) for k in drawn])
+        yield Batch(
+            as_images(data.x[picks], device),
+            torch.from_numpy(data.y[picks]).to(device),
+            as_images(data.x[rows], device),
+        )

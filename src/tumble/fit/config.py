@@ -1,0 +1,103 @@
+"""Settings of a training run, all in one frozen place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["TARGET_STEPS", "Disorder", "FitConfig"]
+
+#: Optimiser steps of a run whose number of epochs was left to the method.
+TARGET_STEPS = 1200
+
+
+@dataclass(frozen=True)
+class Disorder:
+    """How images are disturbed in training: the known disorder of the objects, and small jitter of the rest.
+
+    Parameters
+    ----------
+    angle_rad : float
+        Rotations are uniform in +-angle_rad.
+    shift_px : float
+        Displacements are uniform in +-shift_px on each axis.
+    log_scale : float
+        Logarithms of the magnification are uniform in +-log_scale.
+    shear : float
+        Tangents of the shear are uniform in +-shear on each axis.
+    intensity : float
+        Gain is uniform in 1 +- intensity; offset in +-intensity/2 standard deviations of the pixels.
+    """
+
+    angle_rad: float = math.pi
+    shift_px: float = 4.8
+    log_scale: float = 0.2
+    shear: float = 0.2
+    intensity: float = 0.1
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything about training that is not the shape of the networks.
+
+    Parameters
+    ----------
+    max_epochs : int or None
+        Passes over all images; None makes about :data:`TARGET_STEPS` optimiser steps.
+    batch_size : int
+        Images without regard to labels per step.
+    labelled_batch_size : int
+        Labelled images per step, drawn with equal share of each class.
+    learning_rate : float
+        Peak rate of AdamW; linear warm-up over 5 % of the steps, then a cosine to 0.
+    weight_decay : float
+        Of AdamW.
+    disorder : Disorder
+        What the consistency terms and the augmentation apply.
+    aligned : bool
+        Whether labelled objects lie upright and centred, so that their pose is known.
+    threshold : float
+        Least teacher probability for a pseudo-label.
+    label_smoothing : float
+        Of the classification loss.
+    ema_decay : float
+        Of the running mean of the weights, which is the teacher and the final model.
+    kl_weight : float
+        Weight of the divergences, reached linearly over the first third of the steps.
+    class_floor : float
+        Classes of smaller q(y | x) are skipped in the sum over classes.
+    generative_share : float
+        Part of each batch that the encoder and the decoder see. Classes need large batches, drawings do not, and
+        this is half of the cost of a step.
+    classification_weight, pseudo_label_weight, generative_weight, pose_weight : float
+        Weights of the terms of the loss. The bound is divided by the number of pixels, so that weights keep their
+        meaning for any size of image.
+    """
+
+    max_epochs: int | None = None
+    batch_size: int = 96
+    labelled_batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    disorder: Disorder = field(default_factory=Disorder)
+    aligned: bool = True
+    threshold: float = 0.95
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.995
+    kl_weight: float = 1.0
+    class_floor: float = 0.01
+    generative_share: float = 0.5
+    classification_weight: float = 1.0
+    pseudo_label_weight: float = 1.0
+    generative_weight: float = 1.0
+    pose_weight: float = 1.0
+
+    def epochs_for(self, n_images: int) -> int:
+        """Return the number of epochs for a data set of `n_images`."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return max(1, round(TARGET_STEPS / self.steps_per_epoch(n_images)))
+
+    def steps_per_epoch(self, n_images: int) -> int:
+        """Optimiser steps in one pass over `n_images`."""
+        return max(1, math.ceil(n_images / self.batch_size))

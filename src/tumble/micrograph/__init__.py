@@ -1,0 +1,14 @@
+"""Reading micrographs and bringing their intensities into shape."""
+
+from tumble.micrograph.preprocess import estimate_background, estimate_noise, intensity_range, to_uint8
+from tumble.micrograph.read import READABLE_SUFFIXES, micrograph_from_array, read_micrograph
+
+__all__ = [
+    "READABLE_SUFFIXES",
+    "estimate_background",
+    "estimate_noise",
+    "intensity_range",
+    "micrograph_from_array",
+    "read_micrograph",
+    "to_uint8",
+]

@@ -1,0 +1,1 @@
+"""The mathematics of the model, in torch alone: coordinates, distributions, networks, objectives."""

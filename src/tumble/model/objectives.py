@@ -1,0 +1,269 @@
+"""Terms of the objective; each function gives one value per observation, shape ``(batch,)``.
+
+Symbols are those of the paper and of Kingma et al. (2014): ``L(x, y)`` is the bound for a labelled observation (here
+:meth:`ElboTerms.bound`), ``U(x)`` that for an unlabelled one (:func:`unlabelled_bound`).
+
+References
+----------
+.. [1] D. P. Kingma, D. J. Rezende, S. Mohamed, M. Welling, "Semi-supervised learning with deep generative models",
+       2014, https://arxiv.org/abs/1406.5298 (equations 6 to 9).
+.. [2] K. Sohn et al., "FixMatch: simplifying semi-supervised learning with consistency and confidence", 2020,
+       https://arxiv.org/abs/2001.07685 (equation 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+from torch.nn import functional as F
+
+from tumble.model.coordinates import compose_pose, wrap_angle
+from tumble.model.distributions import WrappedNormal, kl_normal, kl_wrapped_normal, kl_wrapped_uniform
+from tumble.model.ssrvae import LOG_SCALE_PRIOR, SSRVAE, PoseSample, PosteriorZPose, draw_normal
+
+__all__ = [
+    "ElboTerms",
+    "PosePrior",
+    "classification_loss",
+    "elbo_terms",
+    "plausible_classes",
+    "pose_consistency",
+    "pose_prior_for",
+    "pseudo_label_loss",
+    "unlabelled_bound",
+]
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """p(angle), p(shift), p(log scale), one row per observation; `angle` None is uniform on the circle."""
+
+    angle: WrappedNormal | None
+    shift: Normal
+    logscale: Normal
+
+
+def pose_prior_for(model: SSRVAE, like: Tensor) -> PosePrior:
+    """Build the prior of objects about whose pose nothing is known; broadcasts over the rows of `like`."""
+    unit = model.config.translation_prior * model.config.side
+    zero = like.new_zeros(1, 1)
+    return PosePrior(None, Normal(zero, zero + unit), Normal(zero, zero + LOG_SCALE_PRIOR))
+
+
+@dataclass(frozen=True)
+class ElboTerms:
+    """The terms of ``L(x, y)`` for each observation; all of shape (batch,), in nats.
+
+    Parameters
+    ----------
+    log_px : Tensor
+        log p(x | y, z, pose) at one draw from the posterior.
+    log_py : Tensor
+        log p(y).
+    kl_z : Tensor
+        KL(q(z | x, y) || p(z)).
+    kl_pose : Tensor
+        Sum of the divergences of angle, shift and log scale from their priors.
+    """
+
+    log_px: Tensor
+    log_py: Tensor
+    kl_z: Tensor
+    kl_pose: Tensor
+
+    def bound(self, kl_weight: float = 1.0) -> Tensor:
+        """Evidence lower bound ``L(x, y)`` with divergences weighted by `kl_weight` (1: the bound itself)."""
+        return self.log_px + self.log_py - kl_weight * (self.kl_z + self.kl_pose)
+
+
+def kl_pose(posterior: PosteriorZPose, prior: PosePrior) -> Tensor:
+    """KL of the pose's posterior from its prior, summed over the parts that are inferred; (batch,)."""
+    total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
+    if posterior.qangle is not None:
+        uniform = prior.angle is None
+        total = total + (
+            kl_wrapped_uniform(posterior.qangle) if uniform else kl_wrapped_normal(posterior.qangle, prior.angle)
+        )
+    if posterior.qshift is not None:
+        total = total + kl_normal(posterior.qshift, prior.shift)
+    if posterior.qlogscale is not None:
+        total = total + kl_normal(posterior.qlogscale, prior.logscale)
+    return total
+
+
+def elbo_terms(
+    model: SSRVAE,
+    x: Tensor,
+    y: Tensor,
+    posterior: PosteriorZPose,
+    *,
+    prior: PosePrior,
+    log_py: Tensor,
+    generator: torch.Generator | None = None,
+) -> ElboTerms:
+    """Terms of the bound for observations whose class is given.
+
+    Parameters
+    ----------
+    model : SSRVAE
+        Decoder and likelihood.
+    x : Tensor of shape (batch, C, H, W)
+        Images.
+    y : Tensor of shape (batch,)
+        Class indices.
+    posterior : PosteriorZPose
+        q(z, pose | x, y).
+    prior : PosePrior
+        p(pose).
+    log_py : Tensor of shape (n_classes,)
+        Logarithm of the class prior.
+    generator : torch.Generator, optional
+        Source of the draws.
+
+    Returns
+    -------
+    ElboTerms
+    """
+    z = draw_normal(posterior.qz, generator)
+    mean = model.decode(z, y, posterior.sample_pose(generator))
+    zero = torch.zeros((), device=x.device, dtype=x.dtype)
+    return ElboTerms(
+        log_px=model.log_likelihood(x, mean),
+        log_py=log_py[y],
+        kl_z=kl_normal(posterior.qz, Normal(zero, zero + 1)),
+        kl_pose=kl_pose(posterior, prior),
+    )
+
+
+def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Pairs (row, class) that the sum over classes must visit: those of probability at least `floor`.
+
+    Parameters
+    ----------
+    probabilities : Tensor of shape (batch, K)
+        q(y | x).
+    floor : float
+        Classes below this probability are skipped; the most probable class of a row never is.
+
+    Returns
+    -------
+    rows, classes : Tensor of shape (n_pairs,)
+        Indices, in row order.
+
+    Examples
+    --------
+    >>> rows, classes = plausible_classes(torch.tensor([[0.999, 0.001], [0.4, 0.6]]), floor=0.01)
+    >>> rows.tolist(), classes.tolist()
+    ([0, 1, 1], [0, 0, 1])
+    """
+    keep = probabilities >= floor
+    keep[torch.arange(len(keep)), probabilities.argmax(dim=1)] = True
+    rows, classes = keep.nonzero(as_tuple=True)
+    return rows, classes
+
+
+def unlabelled_bound(
+    model: SSRVAE,
+    x: Tensor,
+    logits: Tensor,
+    features: Tensor,
+    *,
+    prior: PosePrior,
+    log_py: Tensor,
+    kl_weight: float = 1.0,
+    floor: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``U(x) = sum_y q(y | x) L(x, y) + H(q(y | x))``, summed exactly over the plausible classes.
+
+    Parameters
+    ----------
+    model : SSRVAE
+        The model.
+    x : Tensor of shape (batch, C, H, W)
+        Images.
+    logits : Tensor of shape (batch, K)
+        Of q(y | x).
+    features : Tensor of shape (batch, hidden)
+        :meth:`SSRVAE.features` of x, computed once however many classes are visited.
+    prior, log_py, generator
+        As in :func:`elbo_terms`.
+    kl_weight : float
+        Weight of the divergences.
+    floor : float
+        Classes of smaller q(y | x) are skipped; the kept ones are renormalised. 0 is the full sum.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+        Bound in nats.
+    """
+    q = torch.softmax(logits, dim=1)
+    rows, classes = plausible_classes(q.detach(), floor)
+    posterior = model.encode(features[rows], classes)
+    terms = elbo_terms(model, x[rows], classes, posterior, prior=prior, log_py=log_py, generator=generator)
+    kept = q[rows, classes]
+    total = torch.zeros(len(x), device=x.device, dtype=x.dtype).index_add(0, rows, kept)
+    weights = kept / total[rows]
+    expected = torch.zeros_like(total).index_add(0, rows, weights * terms.bound(kl_weight))
+    entropy = torch.zeros_like(total).index_add(0, rows, -weights * torch.log(weights.clamp(min=1e-30)))
+    return expected + entropy
+
+
+def classification_loss(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """``-log q(y | x)`` of labelled images, equation 9 of [1]; (batch,)."""
+    return F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+
+
+def pseudo_label_loss(logits: Tensor, teacher_probabilities: Tensor, *, threshold: float) -> Tensor:
+    """Cross-entropy to the teacher's class where the teacher is sure, else 0; equation 4 of [2]; (batch,).
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, K)
+        Of the disturbed images.
+    teacher_probabilities : Tensor of shape (batch, K)
+        Of the undisturbed images; no gradient flows into them.
+    threshold : float
+        The least probability that counts as sure.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    confidence, pseudo_y = teacher_probabilities.detach().max(dim=1)
+    return F.cross_entropy(logits, pseudo_y, reduction="none") * (confidence >= threshold).to(logits.dtype)
+
+
+def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: PoseSample) -> Tensor:
+    """How far the pose of a placed image is from the pose that placing it should have given; (batch,).
+
+    An image and its copy that was turned by ``applied.angle`` show the same object at angles that differ by
+    ``applied.angle``, whatever the canonical orientation is; likewise for shift and scale. The distance is
+    ``1 - cos`` for the angle and a Huber distance in units of the prior for the others. For symmetric objects,
+    whose angle is undetermined, the loss has the same minimum but a weaker pull.
+    """
+    pose = before.mean_pose()
+    angle, shift, scale = compose_pose(pose.angle, pose.shift, pose.scale, applied.angle, applied.shift, applied.scale)
+    return pose_distance(model, after, PoseSample(angle, shift, scale))
+
+
+def pose_distance(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
+    """Distance of the mean pose from a known one, in the units of :func:`pose_consistency`; (batch,)."""
+    unit = model.config.translation_prior * model.config.side
+    total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
+    if posterior.qangle is not None:
+        total = total + 1 - torch.cos(wrap_angle(posterior.qangle.loc - target.angle))
+    if posterior.qshift is not None:
+        total = total + _huber((posterior.qshift.loc - target.shift) / unit)
+    if posterior.qlogscale is not None:
+        total = total + _huber((posterior.qlogscale.loc - target.scale.log().unsqueeze(1)) / LOG_SCALE_PRIOR)
+    return total
+
+
+def _huber(distance: Tensor) -> Tensor:
+    """Quadratic near 0 and linear beyond 1, so that a few hopeless rows do not rule the gradient; (batch,)."""
+    return F.huber_loss(distance, torch.zeros_like(distance), reduction="none").sum(dim=1)

@@ -1,0 +1,36 @@
+"""The steps of `tumble` that join a library with images, labels and an estimator.
+
+Nothing else in the package knows both a library and an estimator. Each step takes an open
+:class:`tumble.library.Library`, works, and stores its result in it at the end; a step that fails or is
+interrupted stores nothing. torch is imported by the steps that need it, so that extracting and labelling
+start quickly.
+"""
+
+from tumble.pipeline.classify import ClassifiedLibrary, classify_library
+from tumble.pipeline.evaluate import BASELINE, evaluate
+from tumble.pipeline.extract import (
+    ExtractedFile,
+    ExtractionOptions,
+    ProgressCallback,
+    extract_into,
+    library_for_extraction,
+)
+from tumble.pipeline.fit import MODEL_FILES, fit_library
+from tumble.pipeline.label import label_from_csv, label_from_mask, parse_class_names
+
+__all__ = [
+    "BASELINE",
+    "MODEL_FILES",
+    "ClassifiedLibrary",
+    "ExtractedFile",
+    "ExtractionOptions",
+    "ProgressCallback",
+    "classify_library",
+    "evaluate",
+    "extract_into",
+    "fit_library",
+    "label_from_csv",
+    "label_from_mask",
+    "library_for_extraction",
+    "parse_class_names",
+]

@@ -1,0 +1,305 @@
+"""From the labels of a library to a fitted model, on disk and in the library."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tumble._version import __version__
+from tumble.errors import ConfigError, LabelError, LibraryError, ModelFileError
+from tumble.types import ModelRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tumble.estimators import SSRVAEClassifier
+    from tumble.fit import EpochReport
+    from tumble.library import Library
+
+__all__ = ["describe_model", "fingerprint", "fit_library", "semi_supervised_targets"]
+
+logger = logging.getLogger(__name__)
+
+MIN_LABELS_PER_CLASS = 2
+MIN_CLASSES = 2
+MODEL_FILES = frozenset({"config.json", "weights.safetensors"})
+
+#: Grid of decoded images in the report: fine enough to see a trend, small enough to see each image.
+MANIFOLD_STEPS = 9
+MANIFOLD_EXTENT = 2.0
+
+
+def fit_library(
+    library: Library,
+    model_dir: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    estimator: SSRVAEClassifier | None = None,
+    particle_ids: Sequence[int] | None = None,
+    callbacks: Sequence[Callable[[EpochReport], None]] = (),
+    overwrite: bool = False,
+) -> ModelRecord:
+    """Fit a model to the particles of a library, labelled and unlabelled together, and store it.
+
+    Parameters
+    ----------
+    library : Library
+        An open library with labels of at least two classes.
+    model_dir : path
+        Folder for the fitted model; it appears when the fit is complete, or not at all.
+    name : str, optional
+        Name of the model in the library; the name of the folder if not given.
+    estimator : SSRVAEClassifier, optional
+        What to fit; if not given, one with default settings for objects of arbitrary orientation.
+    particle_ids : sequence of int, optional
+        Particles to fit on; all if not given.
+    callbacks : sequence of callable
+        Each is called with a :class:`tumble.fit.EpochReport` after each epoch.
+    overwrite : bool, default=False
+        Replace a model that is in `model_dir` already. Anything else there is never touched.
+
+    Returns
+    -------
+    ModelRecord
+        What the library now holds about the model.
+
+    Raises
+    ------
+    LabelError
+        If there are no labels, labels of one class only, or a class with fewer than two.
+    ModelFileError
+        If `model_dir` holds something that may not be replaced.
+    LibraryError
+        If the library has no particles.
+    ConfigError
+        If a setting of the estimator has a value that it cannot have.
+    """
+    folder = Path(model_dir).expanduser()
+    _check_target(folder, overwrite)
+    ids = _chosen_particles(library, particle_ids)
+    y = semi_supervised_targets(ids, library.current_labels(), where=str(library.url))
+    crops = library.crops(ids)
+    if estimator is None:
+        from tumble.estimators import SSRVAEClassifier
+
+        # Particles lie in their micrograph as they fell: labelled ones are no more upright than the others.
+        estimator = SSRVAEClassifier(labelled_orientation="arbitrary")
+    logger.info("fitting on %d particles, %d of them labelled", len(ids), sum(v is not None for v in y))
+    try:
+        estimator.fit(crops, y, callbacks=callbacks)
+    except FloatingPointError as error:
+        raise ConfigError(
+            f"learning_rate: the fit diverged ({error}). Use a smaller one; nothing was stored."
+        ) from error
+    with _new_folder(folder) as partial:
+        estimator.save(partial)
+        record = describe_model(
+            estimator,
+            name=name or folder.resolve().name,
+            folder=folder,
+            weights=fingerprint(partial),
+            labelled=[particle for particle, label in zip(ids, y, strict=True) if label is not None],
+        )
+        library.add_model(record)
+    return record
+
+
+def semi_supervised_targets(particle_ids: Sequence[int], labels: pd.Series, *, where: str) -> npt.NDArray[np.object_]:
+    """Line labels up with particles, and check that a model can be fitted to them.
+
+    Parameters
+    ----------
+    particle_ids : sequence of int
+        Particles, in the order of the result.
+    labels : Series
+        Particle id to label, for any particles.
+    where : str
+        Name of the library, for messages.
+
+    Returns
+    -------
+    ndarray of object, of the length of `particle_ids`
+        The label of each particle, None where it has none.
+
+    Raises
+    ------
+    LabelError
+        If there are no labels, labels of one class only, or a class with fewer than two.
+    """
+    known = labels.to_dict()
+    y = np.array([known.get(particle) for particle in particle_ids], dtype=object)
+    counts = pd.Series([label for label in y if label is not None], dtype=object).value_counts()
+    if counts.empty:
+        raise LabelError(
+            f"{where}: none of the {len(y)} particles has a label. Label some of every class first, with "
+            "`tumble label` (--csv or --from-mask)."
+        )
+    if len(counts) < MIN_CLASSES:
+        raise LabelError(
+            f"{where}: all {counts.iloc[0]} labels are {counts.index[0]!r}. Label particles of at least one "
+            "other class with `tumble label`; there is nothing to tell apart yet."
+        )
+    few = counts.loc[counts < MIN_LABELS_PER_CLASS]
+    if len(few):
+        classes = ", ".join(repr(label) for label in sorted(few.index, key=str))
+        raise LabelError(
+            f"{where}: {classes} {'has' if len(few) == 1 else 'have'} one label only; each class needs at "
+            f"least {MIN_LABELS_PER_CLASS}. Label another particle of that class, or relabel the one it has "
+            "(`tumble label`)."
+        )
+    return y
+
+
+def describe_model(
+    estimator: SSRVAEClassifier, *, name: str, folder: Path, weights: str, labelled: Sequence[int]
+) -> ModelRecord:
+    """Collect what a library keeps about a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : SSRVAEClassifier
+        A fitted estimator.
+    name : str
+        Name of the model in the library.
+    folder : Path
+        Where the model is saved.
+    weights : str
+        Fingerprint of the weights, see :func:`fingerprint`.
+    labelled : sequence of int
+        The particles whose labels it was fitted with.
+
+    Returns
+    -------
+    ModelRecord
+    """
+    # Crops are uint8, which the estimator takes and gives back as [0, 1].
+    images = estimator.traverse(n=MANIFOLD_STEPS, extent=MANIFOLD_EXTENT)
+    return ModelRecord(
+        name=name,
+        path=str(folder),
+        classes=tuple(str(label) for label in estimator.classes_),
+        config=_as_json(estimator.get_params()),
+        environment={**_environment(), "weights_sha256": weights},
+        history={curve: [float(value) for value in values] for curve, values in estimator.history_.items()},
+        labelled_particle_ids=tuple(int(particle) for particle in labelled),
+        fit_seconds=float(estimator.fit_seconds_),
+        manifold=np.clip(np.rint(255 * images), 0, 255).astype(np.uint8),
+        manifold_axis=np.linspace(-MANIFOLD_EXTENT, MANIFOLD_EXTENT, MANIFOLD_STEPS, dtype=np.float32),
+    )
+
+
+def fingerprint(model_dir: Path) -> str:
+    """Return the SHA-256 of the weights in a model folder: the model's identity, wherever it is copied to.
+
+    Parameters
+    ----------
+    model_dir : Path
+        Folder of a saved model.
+
+    Returns
+    -------
+    str
+        Hexadecimal digest.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no model.
+    """
+    try:
+        return hashlib.sha256((model_dir / "weights.safetensors").read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelFileError(
+            f"{model_dir}: holds no model (no weights.safetensors). Give the folder that `tumble fit --model` made."
+        ) from error
+
+
+def _environment() -> dict[str, str]:
+    import torch
+
+    packages = ("torch", "numpy", "scikit-learn", "scikit-image")
+    return {
+        "tumble": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """Turn parameters of an estimator into what JSON can hold; what it cannot is named by its text."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_as_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _chosen_particles(library: Library, particle_ids: Sequence[int] | None) -> list[int]:
+    known = [int(value) for value in library.particles().index]
+    if not known:
+        raise LibraryError(f"{library.url}: holds no particles. Add a micrograph first, with `tumble extract`.")
+    if particle_ids is None:
+        return known
+    unknown = sorted(set(particle_ids) - set(known))
+    if unknown:
+        raise ConfigError(f"particle_ids: {library.url} has no particle {unknown[0]} ({len(unknown)} unknown ids).")
+    return [int(value) for value in particle_ids]
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    """Refuse early, before minutes of fitting, to write where something else is."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ModelFileError(f"{folder}: is not a folder. Give a new folder for the model.")
+    content = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if content - MODEL_FILES:
+        raise ModelFileError(
+            f"{folder}: holds other things than a model ({min(content - MODEL_FILES)}). Give a new folder "
+            "for the model; nothing was changed."
+        )
+    if content and not overwrite:
+        raise ModelFileError(
+            f"{folder}: holds a model already. Give another folder, or --overwrite to replace that model."
+        )
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill that takes the place of `folder` at the end, or vanishes if the block fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, since only there is a rename certain to be one step.
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o777 & ~_umask())
+        yield partial
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.replace(old)
+            partial.replace(folder)
+            shutil.rmtree(old)
+        else:
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    """Read the process's umask: temporary folders are private, a model is as readable as any new folder."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
