@@ -10,9 +10,7 @@ import pandas as pd
 from tumble.types import Micrograph, ModelRecord, Particles, Pose, Predictions
 
 
-def make_micrograph(
-    seed: int = 0, shape: tuple[int, int] = (40, 56), pixel_size_nm: float | None = 1.5
-) -> Micrograph:
+def make_micrograph(seed: int = 0, shape: tuple[int, int] = (40, 56), pixel_size_nm: float | None = 1.5) -> Micrograph:
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     return Micrograph(
         pixels=pixels,
@@ -43,9 +41,7 @@ def make_particles(n: int = 5, seed: int = 0, shape: tuple[int, int] = (40, 56),
     )
     outlines = tuple(rng.normal(size=(3 + i % 4, 2)).astype(np.float32) for i in range(n))
     crops = rng.integers(0, 256, (n, side, side), dtype=np.uint8)
-    return Particles(
-        crops, table, mask, outlines, {"threshold": "local", "crop_size": side, "window": (1, 2)}
-    )
+    return Particles(crops, table, mask, outlines, {"threshold": "local", "crop_size": side, "window": (1, 2)})
 
 
 def make_record(name: str = "first", **changes: object) -> ModelRecord:
@@ -73,6 +69,4 @@ def make_predictions(n: int, seed: int = 0) -> Predictions:
         return rng.normal(size=shape).astype(np.float32)
 
     pose = Pose(normal(n), normal(n, 2), normal(n), normal(n))
-    return Predictions(
-        ("rod", "sphere", "cube"), rng.dirichlet(np.ones(3), n).astype(np.float32), normal(n, 2), pose
-    )
+    return Predictions(("rod", "sphere", "cube"), rng.dirichlet(np.ones(3), n).astype(np.float32), normal(n, 2), pose)

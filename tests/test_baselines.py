@@ -34,9 +34,7 @@ def test_unlabelled_rows_change_nothing(nothing):
     tree = AreaTreeClassifier(random_state=0).fit(area, y)
     only = AreaTreeClassifier(random_state=0).fit(area[:4], y[:4])
     assert tree.classes_.tolist() == ["l", "s"]
-    np.testing.assert_array_equal(
-        tree.predict_proba([1, 4, 5.4, 5.6, 9]), only.predict_proba([1, 4, 5.4, 5.6, 9])
-    )
+    np.testing.assert_array_equal(tree.predict_proba([1, 4, 5.4, 5.6, 9]), only.predict_proba([1, 4, 5.4, 5.6, 9]))
 
 
 def test_minus_one_in_an_array_of_strings_is_unlabelled():
@@ -60,9 +58,7 @@ def test_forest_takes_grey_levels_in_both_forms():
     np.testing.assert_allclose(forest.predict_proba(grey[:, None]), forest.predict_proba(grey))
 
 
-@pytest.mark.parametrize(
-    "model", [AreaTreeClassifier(max_depth=2, random_state=3), PixelForestClassifier(7, 3)]
-)
+@pytest.mark.parametrize("model", [AreaTreeClassifier(max_depth=2, random_state=3), PixelForestClassifier(7, 3)])
 def test_parameters_survive_a_clone_and_seeds_repeat(model, gold):
     X = gold.mask.sum(axis=(1, 2)) if isinstance(model, AreaTreeClassifier) else gold.X
     assert clone(model).get_params() == model.get_params()

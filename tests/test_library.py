@@ -158,9 +158,7 @@ def test_the_preview_averages_blocks_and_scales_the_intensity_range(library, mon
     micrograph = Micrograph(pixels, "a", "b" * 64)
     found = make_particles(1, shape=(6, 9))
     parameters = {"intensity_range": [1000.0, 5000.0]}
-    library.add_micrograph(
-        micrograph, Particles(found.crops, found.table, found.mask, found.outlines, parameters)
-    )
+    library.add_micrograph(micrograph, Particles(found.crops, found.table, found.mask, found.outlines, parameters))
     preview, scale = library.micrograph_preview(1)
     assert preview.tolist() == [[0, 128, 0], [0, 0, 255]]
     assert scale == 1 / 3

@@ -84,9 +84,7 @@ def test_an_exception_in_the_middle_stores_nothing(path, error):
     before = path.read_bytes()
     with Library(path) as library:
         with pytest.raises(type(error)):
-            library.add_micrograph(
-                make_micrograph(2), Particles(found.crops, found.table, found.mask, outlines, {})
-            )
+            library.add_micrograph(make_micrograph(2), Particles(found.crops, found.table, found.mask, outlines, {}))
         assert library.info()["particles"] == 5
         assert library.add_micrograph(make_micrograph(3), make_particles(2)) == 2
     assert_intact(path, micrographs=2)

@@ -172,9 +172,7 @@ def test_calibration_error_of_calibrated_predictions_is_small():
     assert expected_calibration_error(y, np.column_stack([1 - p, p])) < 0.015
 
 
-@pytest.mark.parametrize(
-    "proba", [[[0.5, 0.4]], [[1.5, -0.5]], [[np.nan, 1.0]], [0.5], 1.0, [[0.5, 0.5]] * 2]
-)
+@pytest.mark.parametrize("proba", [[[0.5, 0.4]], [[1.5, -0.5]], [[np.nan, 1.0]], [0.5], 1.0, [[0.5, 0.5]] * 2])
 def test_calibration_error_refuses_what_are_no_probabilities(proba):
     with pytest.raises(DataError, match="proba"):
         expected_calibration_error([0], proba)

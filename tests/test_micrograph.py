@@ -62,9 +62,7 @@ def test_white_is_zero_tiff_is_inverted(tmp_path, ramp):
 
 def test_16_bit_png(tmp_path, ramp):
     iio.imwrite(tmp_path / "image.png", ramp.astype(np.uint16) * 200)
-    np.testing.assert_array_equal(
-        read_micrograph(tmp_path / "image.png").pixels, ramp.astype(np.uint16) * 200
-    )
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "image.png").pixels, ramp.astype(np.uint16) * 200)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +130,7 @@ def test_pixel_size_of_ome(tmp_path, ramp):
     assert read_micrograph(tmp_path / "image.ome.tif").pixel_size_nm == pytest.approx(250)
 
 
-@pytest.mark.parametrize(
-    ("unit", "nm"), [("nm", 0.5), ("micron", 500.0), ("\\u00b5m", 500.0), ("pixel", None)]
-)
+@pytest.mark.parametrize(("unit", "nm"), [("nm", 0.5), ("micron", 500.0), ("\\u00b5m", 500.0), ("pixel", None)])
 def test_pixel_size_of_imagej(tmp_path, ramp, unit, nm):
     tifffile.imwrite(tmp_path / "image.tif", ramp, imagej=True, resolution=(2, 2), metadata={"unit": unit})
     assert read_micrograph(tmp_path / "image.tif").pixel_size_nm == (nm and pytest.approx(nm))

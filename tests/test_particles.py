@@ -160,18 +160,14 @@ def test_neighbours_are_masked_but_not_the_particle():
     image = scene((80, 80), [(39, 30, 16, 16, 0), (41, 49, 16, 16, 0)])
     kept, masked = extract(image, neighbours="keep"), extract(image)
     assert len(masked) == 2
-    for kept_crop, crop, other_side in zip(
-        kept.crops, masked.crops, (np.s_[:, 38:], np.s_[:, :10]), strict=True
-    ):
+    for kept_crop, crop, other_side in zip(kept.crops, masked.crops, (np.s_[:, 38:], np.s_[:, :10]), strict=True):
         assert kept_crop[other_side].max() > 150
         assert crop[other_side].max() < 75
         np.testing.assert_array_equal(crop[16:32, 17:31], kept_crop[16:32, 17:31])
 
 
 def test_blurred_edge_of_a_neighbour_outside_of_the_window_is_masked():
-    image = np.rint(scene((60, 60), [(30, 20, 12, 12, 0), (30, 39, 12, 12, 0)], noise=0, blur=1.5)).astype(
-        np.uint8
-    )
+    image = np.rint(scene((60, 60), [(30, 20, 12, 12, 0), (30, 39, 12, 12, 0)], noise=0, blur=1.5)).astype(np.uint8)
     kept, masked = (extract(image, crop_size=25, neighbours=mode).crops[0] for mode in ("keep", "mask"))
     assert kept[12, -1] > 65
     assert masked[12, -1] < 60
@@ -218,9 +214,7 @@ def test_area_limits():
 @pytest.mark.parametrize("threshold", ["otsu", 110])
 def test_other_thresholds(threshold):
     particles = extract(scene(SHAPE, ELLIPSES), threshold=threshold)
-    np.testing.assert_allclose(
-        particles.table["area_px"], extract(scene(SHAPE, ELLIPSES)).table["area_px"], rtol=0.1
-    )
+    np.testing.assert_allclose(particles.table["area_px"], extract(scene(SHAPE, ELLIPSES)).table["area_px"], rtol=0.1)
 
 
 def test_few_particles_in_much_noise():

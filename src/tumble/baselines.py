@@ -151,9 +151,7 @@ class AreaTreeClassifier(_TableClassifier):
         return _finite(area.reshape(-1, 1))
 
     def _make_model(self) -> DecisionTreeClassifier:
-        return DecisionTreeClassifier(
-            max_depth=self.max_depth, class_weight="balanced", random_state=self.random_state
-        )
+        return DecisionTreeClassifier(max_depth=self.max_depth, class_weight="balanced", random_state=self.random_state)
 
 
 class PixelForestClassifier(_TableClassifier):

@@ -67,7 +67,7 @@ def common(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo-output"),
     seed: Annotated[int, typer.Option(min=0, help="Chooses the labels and seeds the fit.")] = 0,
-    max_epochs: Annotated[int | None, typer.Option(min=1, help="Length of the fit, for a quicker look.")] = None,
+    max_epochs: Annotated[int, typer.Option(min=1, help="Length of the fit; fewer for a quicker look.")] = 45,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Run everything on a real image of gold nanoparticles that comes along.
@@ -231,6 +231,9 @@ def fit(
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The labelled particles lie upright and define angle 0.")
     ] = False,
+    scale_jitter: opt.ScaleJitterOption = 0.05,
+    shear_jitter: opt.ShearJitterOption = 0.05,
+    translation: opt.TranslationOption = 0.03,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Particles per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Size of the steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
@@ -244,20 +247,25 @@ def fit(
 
     Example: [bold]tumble fit particles.db --model model[/bold]
     """
-    given = {"batch_size": batch_size, "learning_rate": learning_rate}
+    given = {
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "latent_dim": latent_dim,
+        "invariances": tuple(part.strip() for part in invariances.split(",") if part.strip()),
+        "device": device,
+    }
     with ProgressDisplay(quiet=quiet) as display:
         display.step("Loading")
-        from tumble.estimators import SSRVAEClassifier
         from tumble.library import Library
-        from tumble.pipeline import fit_library
+        from tumble.pipeline import estimator_for_crops, fit_library
 
-        estimator = SSRVAEClassifier(
-            latent_dim=latent_dim,
-            invariances=tuple(part.strip() for part in invariances.split(",") if part.strip()),
+        estimator = estimator_for_crops(
+            scale_jitter=scale_jitter,
+            shear_jitter=shear_jitter,
+            translation_prior=translation,
             labelled_orientation="aligned" if aligned else "arbitrary",
             max_epochs=max_epochs,
             random_state=seed,
-            device=device,
         ).set_params(**{key: value for key, value in given.items() if value is not None})
         with Library(library) as opened:
             record = fit_library(

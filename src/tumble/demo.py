@@ -37,6 +37,8 @@ __all__ = ["run_demo"]
 logger = logging.getLogger(__name__)
 
 LABELS_PER_CLASS = 15
+#: The curves are flat by then, and two laptop cores need about a minute and a half.
+MAX_EPOCHS = 45
 AUTHOR = "nanolabels.tif (pyparty)"
 MODEL_NAME = "model"
 REGION = "right half of the micrograph; crops that cross the middle and particles at the edge left out"
@@ -51,7 +53,7 @@ def run_demo(
     *,
     extraction: pipeline.ExtractionOptions | None = None,
     labels_per_class: int = LABELS_PER_CLASS,
-    max_epochs: int | None = None,
+    max_epochs: int | None = MAX_EPOCHS,
     random_state: int = 0,
     progress: pipeline.ProgressCallback | None = None,
     callbacks: Sequence[Callable[[EpochReport], None]] = (),
@@ -70,8 +72,8 @@ def run_demo(
         How to extract the particles.
     labels_per_class : int, default=15
         Labels of each class that the fit gets.
-    max_epochs : int, optional
-        Length of the fit; the estimator's default if not given.
+    max_epochs : int or None, default=45
+        Length of the fit; None is the estimator's default.
     random_state : int, default=0
         Seeds the choice of the labels and the fit.
     progress : callable, optional
@@ -107,7 +109,7 @@ def run_demo(
             library,
             folder / "model",
             name=MODEL_NAME,
-            estimator=_estimator(max_epochs, random_state),
+            estimator=pipeline.estimator_for_crops(max_epochs=max_epochs, random_state=random_state),
             callbacks=callbacks,
         )
         pipeline.classify_library(library, folder / "model", model_name=MODEL_NAME, progress=progress)
@@ -249,12 +251,6 @@ def _split(
         for ids in (left.index[left == name].to_numpy() for name in gold.classes)
     ]
     return left.loc[np.sort(np.concatenate(chosen))], right
-
-
-def _estimator(max_epochs: int | None, random_state: int) -> Any:
-    from tumble.estimators import SSRVAEClassifier
-
-    return SSRVAEClassifier(labelled_orientation="arbitrary", max_epochs=max_epochs, random_state=random_state)
 
 
 def _summary(n_particles: int, n_labelled: int, scores: dict[str, Any], detection: dict[str, float]) -> dict[str, Any]:

@@ -25,9 +25,12 @@ __all__ = [
     "Polarity",
     "PolarityOption",
     "QuietOption",
+    "ScaleJitterOption",
+    "ShearJitterOption",
     "SmoothingOption",
     "SplitTouchingOption",
     "ThresholdOption",
+    "TranslationOption",
     "WindowOption",
     "parse_length_nm",
     "parse_threshold",
@@ -83,6 +86,16 @@ SplitTouchingOption = Annotated[
 ]
 BorderOption = Annotated[Border, typer.Option(help="Flag or drop particles cut off by the edge of the image.")]
 NeighboursOption = Annotated[Neighbours, typer.Option(help="Mask or keep other objects within a crop.")]
+
+# Of `fit`; they set what SSRVAEClassifier documents.
+ScaleJitterOption = Annotated[
+    float,
+    typer.Option(min=0, max=0.9, help="Magnification that keeps the class: 0.05 is 5 %. Small where size tells."),
+]
+ShearJitterOption = Annotated[float, typer.Option(min=0, max=0.9, help="Shear that keeps the class, as a tangent.")]
+TranslationOption = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Displacement within the crop, as a part of its side.")
+]
 
 
 def parse_length_nm(text: str) -> float:

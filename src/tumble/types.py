@@ -6,13 +6,15 @@ displayed with row 0 on top; units are part of the name (``_px``, ``_nm``, ``_ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
 
 __all__ = ["UNLABELLED", "Micrograph", "ModelRecord", "Particles", "Pose", "Predictions"]
 

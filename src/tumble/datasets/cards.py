@@ -114,9 +114,7 @@ def make_cards(
     return Bunch(X=X, y=y, classes=classes, **pose, polar_angle=_polar_angles(matrices))
 
 
-def affine_matrices(
-    angle: npt.ArrayLike, scale: npt.ArrayLike, shear: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
+def affine_matrices(angle: npt.ArrayLike, scale: npt.ArrayLike, shear: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the maps from offsets in the glyph to offsets in the image, both (row, column) from the middle.
 
     The map is ``rotation(angle) @ shear_rows(shear[0]) @ shear_columns(shear[1]) * scale``, where
@@ -175,9 +173,7 @@ def _check_glyphs(
     return images, names
 
 
-def _check_ranges(
-    angle: Range, shear: Range, scale: Range, translation: Range
-) -> dict[str, tuple[float, float]]:
+def _check_ranges(angle: Range, shear: Range, scale: Range, translation: Range) -> dict[str, tuple[float, float]]:
     """Return (low, high) of each factor, in degrees, fractions and magnification."""
     ranges = {
         "angle": as_range("angle", angle, symmetric=True),
@@ -227,9 +223,7 @@ def _polar_angles(matrices: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.arctan2(sine, cosine)
 
 
-def _contaminate(
-    X: npt.NDArray[np.float32], density: float, intensity: float, rng: np.random.Generator
-) -> None:
+def _contaminate(X: npt.NDArray[np.float32], density: float, intensity: float, rng: np.random.Generator) -> None:
     """Replace the same number of randomly chosen pixels in every image, in place."""
     n_pixels = X[0].size
     n_replaced = round(density * n_pixels)

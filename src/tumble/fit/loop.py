@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tumble.fit.batches import TrainingData, as_images, iterate_batches
+from tumble.fit.batches import Batch, TrainingData, as_images, iterate_batches
 from tumble.fit.losses import Teacher, training_loss
 from tumble.model.ssrvae import SSRVAE, ModelConfig
 
@@ -115,53 +115,13 @@ def fit_ssrvae(
         If the loss stops being finite.
     """
     started = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    model = _initial_model(data, model_config, rng, seed, device)
-    prior = np.full(model_config.n_classes, 1 / model_config.n_classes) if class_prior is None else class_prior
-    log_py = torch.tensor(np.log(prior), dtype=torch.float32, device=device)
-    teacher = Teacher(model, settings.ema_decay)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    run = _Run(data, model_config, settings, class_prior=class_prior, seed=seed, device=device)
     n_epochs = settings.epochs_for(len(data))
-    n_steps = n_epochs * settings.steps_per_epoch(len(data))
     history: dict[str, list[float]] = {}
-    step = 0
-    model.train()
     for epoch in range(1, n_epochs + 1):
-        sums: dict[str, float] = {}
-        batches = iterate_batches(
-            data,
-            batch_size=settings.batch_size,
-            labelled_batch_size=settings.labelled_batch_size,
-            rng=rng,
-            device=device,
-        )
-        for count, batch in enumerate(batches, start=1):
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * _rate(step, n_steps)
-            kl_weight = settings.kl_weight * min(1.0, (step + 1) / max(1, _KL_RAMP * n_steps))
-            loss, parts = training_loss(
-                model,
-                teacher.model,
-                batch,
-                settings,
-                log_py=log_py,
-                kl_weight=kl_weight,
-                generator=generator,
-            )
-            if not math.isfinite(parts["loss"]):
-                raise FloatingPointError(f"the loss became {parts['loss']} in epoch {epoch}")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
-            optimiser.step()
-            teacher.update(step)
-            step += 1
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value
-        means = {name: total / count for name, total in sums.items()}
+        means = run.epoch()
+        if not all(map(math.isfinite, means.values())):
+            raise FloatingPointError(f"the loss became {means['loss']} in epoch {epoch}; try a lower learning_rate")
         for name, value in means.items():
             history.setdefault(name, []).append(value)
         elapsed = time.perf_counter() - started
@@ -169,7 +129,71 @@ def fit_ssrvae(
         log.debug("epoch %d of %d: %s", epoch, n_epochs, means)
         for callback in callbacks:
             callback(report)
-    return FitResult(teacher.model, history, "max_epochs", time.perf_counter() - started)
+    return FitResult(run.teacher.model, history, "max_epochs", time.perf_counter() - started)
+
+
+class _Run:
+    """What lives from step to step: weights, their running mean, the optimiser, the generators."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        settings: FitConfig,
+        *,
+        class_prior: np.ndarray | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.data, self.settings, self.device = data, settings, device
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.model = _initial_model(data, config, self.rng, seed, device).train()
+        self.teacher = Teacher(self.model, settings.ema_decay)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        prior = np.full(config.n_classes, 1 / config.n_classes) if class_prior is None else class_prior
+        self.log_py = torch.tensor(np.log(prior), dtype=torch.float32, device=device)
+        self.n_steps = settings.epochs_for(len(data)) * settings.steps_per_epoch(len(data))
+        self.step = 0
+
+    def epoch(self) -> dict[str, float]:
+        """Make one pass over all images and return the means of the parts of the loss."""
+        sums: dict[str, float] = {}
+        batches = iterate_batches(
+            self.data,
+            batch_size=self.settings.batch_size,
+            labelled_batch_size=self.settings.labelled_batch_size,
+            rng=self.rng,
+            device=self.device,
+        )
+        for batch in batches:
+            for name, value in self._one_step(batch).items():
+                sums[name] = sums.get(name, 0.0) + value
+        return {name: total / self.settings.steps_per_epoch(len(self.data)) for name, total in sums.items()}
+
+    def _one_step(self, batch: Batch) -> dict[str, float]:
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * _rate(self.step, self.n_steps)
+        ramp = min(1.0, (self.step + 1) / max(1.0, _KL_RAMP * self.n_steps))
+        loss, parts = training_loss(
+            self.model,
+            self.teacher.model,
+            batch,
+            settings,
+            log_py=self.log_py,
+            kl_weight=settings.kl_weight * ramp,
+            generator=self.generator,
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT_NORM)
+        self.optimiser.step()
+        self.teacher.update(self.step)
+        self.step += 1
+        return parts
 
 
 def _initial_model(

@@ -37,15 +37,15 @@ class Teacher:
         self._pairs = [
             (ours, theirs)
             for ours, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
-            if ours.dtype.is_floating_point
+            if ours.dtype.is_floating_point  # batch normalisation also counts its batches, in integers
         ]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the model after optimiser step number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = [p[0] for p in self._pairs], [p[1] for p in self._pairs]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for ours, theirs in self._pairs:
+            ours.lerp_(theirs, 1 - decay)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ def training_loss(
     # One pass of the classifier over all views: batch normalisation then sees the mixture it will meet later.
     seen = torch.cat([views.labelled, views.disturbed])
     seen = disturb_intensity(seen, settings.disorder, model.pixel_scale, generator)
-    logits = model.classify(torch.cat([seen, batch.x_unlabelled]))
-    logits_l, logits_d, logits_u = logits.split([n_labelled, n_unlabelled, n_unlabelled])
+    n_drawn = max(1, round(settings.generative_share * n_unlabelled))
+    logits = model.classify(torch.cat([seen, batch.x_unlabelled[:n_drawn]]))
+    logits_l, logits_d, logits_u = logits.split([n_labelled, n_unlabelled, n_drawn])
     with torch.no_grad():
         teacher_p = torch.softmax(teacher.classify(batch.x_unlabelled), dim=1)
 
@@ -143,7 +144,7 @@ def _generative_losses(
     """Negative bounds per pixel, pose terms, and their parts for the record."""
     # Batches are in random order, so the first rows are a fair sample.
     n_l = max(1, round(settings.generative_share * len(batch.y)))
-    n_u = max(1, round(settings.generative_share * len(batch.x_unlabelled)))
+    n_u = len(logits_u)
     x_l, y, x_u, x_d = views.labelled[:n_l], batch.y[:n_l], batch.x_unlabelled[:n_u], views.disturbed[:n_u]
     n_pixels = x_l[0].numel()
     prior = objectives.pose_prior_for(model, x_l)
@@ -153,7 +154,7 @@ def _generative_losses(
     terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)
     bound_l = terms.bound(kl_weight).mean() / n_pixels
     bounds_u = objectives.unlabelled_bound(
-        model, x_u, logits_u[:n_u], features_u, kl_weight=kl_weight, floor=settings.class_floor, **shared
+        model, x_u, logits_u, features_u, kl_weight=kl_weight, floor=settings.class_floor, **shared
     )
     bound_u = bounds_u.mean() / n_pixels
     pseudo_y = teacher_p[:n_u].argmax(dim=1)

@@ -64,9 +64,7 @@ def chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 def find_micrograph(connection: sa.Connection, content_hash: str) -> Any | None:
     """Return id and extraction settings of the micrograph with this content."""
-    query = sa.select(micrographs.c.id, micrographs.c.extraction).where(
-        micrographs.c.content_hash == content_hash
-    )
+    query = sa.select(micrographs.c.id, micrographs.c.extraction).where(micrographs.c.content_hash == content_hash)
     return connection.execute(query).first()
 
 
@@ -74,9 +72,7 @@ def micrograph_row(micrograph: Micrograph, found: Particles) -> dict[str, Any]:
     """Check that the parts fit each other and return the row of the micrograph."""
     n, shape = len(found.table), micrograph.pixels.shape
     if found.mask.shape != shape:
-        raise DataError(
-            f"{micrograph.source}: mask of shape {found.mask.shape} for an image of shape {shape}."
-        )
+        raise DataError(f"{micrograph.source}: mask of shape {found.mask.shape} for an image of shape {shape}.")
     if not len(found.crops) == len(found.outlines) == n:
         raise DataError(
             f"{micrograph.source}: {n} particles are measured, but there are {len(found.crops)} crops and "
@@ -84,9 +80,7 @@ def micrograph_row(micrograph: Micrograph, found: Particles) -> dict[str, Any]:
         )
     crops = found.crops
     if crops.dtype != np.uint8 or crops.ndim != 3 or crops.shape[1] != crops.shape[2]:
-        raise DataError(
-            f"{micrograph.source}: crops must be uint8 (n, S, S), not {crops.dtype} {crops.shape}."
-        )
+        raise DataError(f"{micrograph.source}: crops must be uint8 (n, S, S), not {crops.dtype} {crops.shape}.")
     if found.mask.size and not 0 <= int(found.mask.min()) <= int(found.mask.max()) <= n:
         raise DataError(f"{micrograph.source}: the mask has labels outside 0..{n}.")
     low, high = intensity_range(micrograph, found)
@@ -249,9 +243,7 @@ def read_micrographs(connection: sa.Connection) -> pd.DataFrame:
     names, rows = list(result.keys()), result.all()
     frame = pd.DataFrame({name: _objects([row[i] for row in rows]) for i, name in enumerate(names)})
     frame["notes"] = _objects([tuple(notes) for notes in frame["notes"]])
-    numeric: dict[str, Any] = dict.fromkeys(
-        ("id", "height_px", "width_px", "n_particles", "crop_side_px"), np.int64
-    )
+    numeric: dict[str, Any] = dict.fromkeys(("id", "height_px", "width_px", "n_particles", "crop_side_px"), np.int64)
     numeric |= dict.fromkeys(("pixel_size_nm", "intensity_low", "intensity_high"), np.float64)
     frame = frame.astype(numeric).rename(columns={"id": "micrograph_id"})
     return frame.set_index("micrograph_id")

@@ -86,9 +86,7 @@ def insert_labels(connection: sa.Connection, rows: list[dict[str, Any]]) -> None
 def read_current_labels(connection: sa.Connection, micrograph_id: int | None = None) -> pd.Series:
     """Return the label of each labelled particle."""
     newest = sa.select(sa.func.max(labels.c.id)).group_by(labels.c.particle_id)
-    query = sa.select(labels.c.particle_id, labels.c.label).where(
-        labels.c.id.in_(newest), labels.c.label.is_not(None)
-    )
+    query = sa.select(labels.c.particle_id, labels.c.label).where(labels.c.id.in_(newest), labels.c.label.is_not(None))
     if micrograph_id is not None:
         newest = newest.join(particles).where(particles.c.micrograph_id == int(micrograph_id))
         query = sa.select(labels.c.particle_id, labels.c.label).where(

@@ -54,9 +54,7 @@ def read_label_csv(path: str | Path) -> pd.DataFrame:
     integral = table["particle_id"].str.fullmatch(r"\d{1,18}")
     if not integral.all():
         row = table.index[~integral][0]
-        raise LabelError(
-            f"{path}, line {row + 2}: {table.at[row, 'particle_id']!r} is not a particle id (an integer)."
-        )
+        raise LabelError(f"{path}, line {row + 2}: {table.at[row, 'particle_id']!r} is not a particle id (an integer).")
     table = table.astype({"particle_id": np.int64})
     return _without_repeats(table, path).reset_index(drop=True)
 
@@ -87,9 +85,7 @@ def _without_repeats(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not repeated.empty:
         particle_id = repeated["particle_id"].iloc[0]
         labels = sorted(repeated.loc[repeated["particle_id"] == particle_id, "label"])
-        raise LabelError(
-            f"{path}: particle {particle_id} has different labels: {', '.join(labels)}. Keep one."
-        )
+        raise LabelError(f"{path}: particle {particle_id} has different labels: {', '.join(labels)}. Keep one.")
     return table
 
 

@@ -31,9 +31,7 @@ def measurement_layout(table: pd.DataFrame) -> Layout:
         raise DataError("the particle table names a column twice. Rename one of them.")
     taken = sorted(name for name in names if name in _RESERVED or name.startswith("latent_"))
     if taken:
-        raise DataError(
-            f"the particle table has columns named {', '.join(taken)}, which a library uses itself."
-        )
+        raise DataError(f"the particle table has columns named {', '.join(taken)}, which a library uses itself.")
     return [[name, str(dtype)] for name, dtype in zip(names, table.dtypes, strict=True)]
 
 

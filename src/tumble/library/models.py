@@ -91,11 +91,7 @@ def record_from_row(row: Any) -> ModelRecord:
 
 def read_models(connection: sa.Connection) -> pd.DataFrame:
     """Return one row per model, oldest first."""
-    counts = (
-        sa.select(predictions.c.model_id, sa.func.count().label("n"))
-        .group_by(predictions.c.model_id)
-        .subquery()
-    )
+    counts = sa.select(predictions.c.model_id, sa.func.count().label("n")).group_by(predictions.c.model_id).subquery()
     query = (
         sa.select(models, sa.func.coalesce(counts.c.n, 0).label("n_predictions"))
         .select_from(models.outerjoin(counts, counts.c.model_id == models.c.id))
@@ -125,9 +121,7 @@ def update_evaluation(connection: sa.Connection, name: str, evaluation: Mapping[
     connection.execute(sa.update(models).where(models.c.id == model_id).values(evaluation=dict(evaluation)))
 
 
-def replace_predictions(
-    connection: sa.Connection, model_name: str, ids: Sequence[int], values: Predictions
-) -> None:
+def replace_predictions(connection: sa.Connection, model_name: str, ids: Sequence[int], values: Predictions) -> None:
     """Store the predictions of a model, in place of earlier ones for these particles."""
     model = find_model(connection, model_name)
     if tuple(model.classes) != tuple(values.classes):
@@ -136,17 +130,13 @@ def replace_predictions(
             f"with classes {', '.join(model.classes)}."
         )
     if len(ids) != len(values) or len(set(ids)) != len(ids):
-        raise LibraryError(
-            f"{len(values)} predictions for {len(set(ids))} different particles; they must match."
-        )
+        raise LibraryError(f"{len(values)} predictions for {len(set(ids))} different particles; they must match.")
     unknown = unknown_particles(connection, ids)
     if unknown:
         raise LibraryError(f"there is no particle with id {some(unknown)} in this library.")
     for chunk in chunks(ids):
         connection.execute(
-            sa.delete(predictions).where(
-                predictions.c.model_id == model.id, predictions.c.particle_id.in_(chunk)
-            )
+            sa.delete(predictions).where(predictions.c.model_id == model.id, predictions.c.particle_id.in_(chunk))
         )
     for chunk in chunks(_prediction_rows(model.id, ids, values)):
         connection.execute(sa.insert(predictions), chunk)
@@ -173,18 +163,14 @@ def _prediction_rows(model_id: int, ids: Sequence[int], values: Predictions) -> 
 
 
 def _prediction_query(model_id: int) -> sa.Select[Any]:
-    return (
-        sa.select(predictions).where(predictions.c.model_id == model_id).order_by(predictions.c.particle_id)
-    )
+    return sa.select(predictions).where(predictions.c.model_id == model_id).order_by(predictions.c.particle_id)
 
 
 def _float32(values: Sequence[Any]) -> npt.NDArray[np.float32]:
     return np.array(values, dtype=object).astype(np.float32)  # NULL becomes NaN
 
 
-def read_predictions(
-    connection: sa.Connection, model_name: str | None
-) -> tuple[npt.NDArray[np.int64], Predictions]:
+def read_predictions(connection: sa.Connection, model_name: str | None) -> tuple[npt.NDArray[np.int64], Predictions]:
     """Return particle ids and what the model says of them, by id."""
     model = find_model(connection, model_name)
     rows = connection.execute(_prediction_query(model.id)).all()

@@ -67,9 +67,7 @@ def balanced_accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     return float(np.mean(list(recall_per_class(y_true, y_pred).values())))
 
 
-def confusion(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, classes: npt.ArrayLike
-) -> npt.NDArray[np.int64]:
+def confusion(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, *, classes: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Count how often each class was taken for each.
 
     Unlike :func:`sklearn.metrics.confusion_matrix` with ``labels`` it refuses labels that are none of
@@ -169,9 +167,7 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(y_true))
 
 
-def _two_label_arrays(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _two_label_arrays(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return both as arrays, which must be one-dimensional, of one length and not empty."""
     true, predicted = np.asarray(y_true), np.asarray(y_pred)
     if true.shape != predicted.shape or true.ndim != 1 or not len(true):

@@ -73,9 +73,7 @@ def estimate_background(pixels: npt.NDArray[Any], *, n_iter: int = 20) -> npt.ND
     return surface.astype(np.float32)
 
 
-def _quadratic_basis(
-    rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _quadratic_basis(rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """All monomials up to degree two of the pixel positions, shape (n_rows * n_columns, 6)."""
     r, c = (grid.ravel() for grid in np.meshgrid(rows, columns, indexing="ij"))
     return np.stack([np.ones_like(r), r, c, r * r, r * c, c * c], axis=1)

@@ -156,9 +156,7 @@ def micrograph_from_array(
     if not np.isfinite(pixels).all():
         raise DataError(f"{source}: intensities exceed the range of 32-bit floats; rescale the image.")
     if pixels.min() == pixels.max():
-        raise DataError(
-            f"{source}: all pixels have the value {pixels.flat[0]}; there is nothing to find in it."
-        )
+        raise DataError(f"{source}: all pixels have the value {pixels.flat[0]}; there is nothing to find in it.")
     return Micrograph(
         pixels=pixels,
         source=source,
@@ -193,9 +191,7 @@ def _one_frame(values: npt.NDArray[Any], source: str) -> tuple[npt.NDArray[Any],
             "that you want as a file of its own, or give one frame, array[i], to micrograph_from_array."
         )
     if frame.ndim < 2 or min(frame.shape[:2]) < MIN_SIDE_PX:
-        raise DataError(
-            f"{source}: has shape {values.shape}; a micrograph has two axes of at least {MIN_SIDE_PX} px."
-        )
+        raise DataError(f"{source}: has shape {values.shape}; a micrograph has two axes of at least {MIN_SIDE_PX} px.")
     return frame, "" if frame.shape == values.shape else f"shape {values.shape} read as {frame.shape}"
 
 
@@ -227,9 +223,7 @@ def _to_grey(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
 def _to_supported_type(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], str]:
     """uint8, uint16 or float32 in the byte order of this machine, contiguous."""
     if values.dtype.kind == "b":
-        return np.where(values, 255, 0).astype(
-            np.uint8
-        ), "black-and-white image read as grey levels 0 and 255"
+        return np.where(values, 255, 0).astype(np.uint8), "black-and-white image read as grey levels 0 and 255"
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), ""
     with np.errstate(over="ignore"):  # an overflow becomes infinite, which the caller reports

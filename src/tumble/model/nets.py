@@ -56,7 +56,8 @@ class ConvTrunk(nn.Module):
             height, width = (height + 1) // 2, (width + 1) // 2
         for _ in range(extra):
             layers += _conv_norm(previous, previous, stride=1)
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers)
+        self.layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (torch's stub lacks it)
         self.out_shape = (previous, height, width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,10 +83,8 @@ def kl_pose(posterior: PosteriorZPose, prior: PosePrior) -> Tensor:
     """KL of the pose's posterior from its prior, summed over the parts that are inferred; (batch,)."""
     total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
     if posterior.qangle is not None:
-        uniform = prior.angle is None
-        total = total + (
-            kl_wrapped_uniform(posterior.qangle) if uniform else kl_wrapped_normal(posterior.qangle, prior.angle)
-        )
+        qangle, pangle = posterior.qangle, prior.angle
+        total = total + (kl_wrapped_uniform(qangle) if pangle is None else kl_wrapped_normal(qangle, pangle))
     if posterior.qshift is not None:
         total = total + kl_normal(posterior.qshift, prior.shift)
     if posterior.qlogscale is not None:

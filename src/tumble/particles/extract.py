@@ -111,9 +111,7 @@ def extract_particles(
     smallest = footprint if min_area_px is None else int(min_area_px)
     chosen = _select(found.labels, smallest, max_area_px, drop_border=border == "drop")
     if len(chosen) == 0:
-        raise nothing_found(
-            micrograph.source, f"{found.threshold_used}; {found.labels.max()} objects rejected"
-        )
+        raise nothing_found(micrograph.source, f"{found.threshold_used}; {found.labels.max()} objects rejected")
 
     mask, own_labels = _number_in_order(found.labels, chosen)
     outlines = trace_outlines(mask)

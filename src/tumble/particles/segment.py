@@ -221,9 +221,7 @@ def _background_beneath(flat: FloatImage, foreground: BoolImage, width: float) -
     return _mean(_blur(flat * clear, width), _blur(clear, width), float(flat[clear].mean()))
 
 
-def _objects(
-    foreground: BoolImage, width: float, *, split_touching: bool, fill_holes: bool
-) -> npt.NDArray[np.int32]:
+def _objects(foreground: BoolImage, width: float, *, split_touching: bool, fill_holes: bool) -> npt.NDArray[np.int32]:
     """Label the objects. Pixels that touch only at a corner are not connected."""
     if fill_holes:
         foreground = np.asarray(ndimage.binary_fill_holes(foreground), dtype=bool)
@@ -232,9 +230,7 @@ def _objects(
         return labels
     # Smoothing by a pixel removes the many maxima that the rough edge of a digital disc gives.
     distance = ndimage.gaussian_filter(np.asarray(ndimage.distance_transform_edt(foreground)), 1.0)
-    peaks = peak_local_max(
-        distance, min_distance=max(1, round(width / 3)), labels=labels, exclude_border=False
-    )
+    peaks = peak_local_max(distance, min_distance=max(1, round(width / 3)), labels=labels, exclude_border=False)
     markers = np.zeros_like(labels)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return np.asarray(watershed(-distance, markers, mask=foreground), dtype=np.int32)

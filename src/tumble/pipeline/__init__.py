@@ -15,7 +15,7 @@ from tumble.pipeline.extract import (
     extract_into,
     library_for_extraction,
 )
-from tumble.pipeline.fit import MODEL_FILES, fit_library
+from tumble.pipeline.fit import MODEL_FILES, estimator_for_crops, fit_library
 from tumble.pipeline.label import label_from_csv, label_from_mask, parse_class_names
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ExtractionOptions",
     "ProgressCallback",
     "classify_library",
+    "estimator_for_crops",
     "evaluate",
     "extract_into",
     "fit_library",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tumble.fit import EpochReport
     from tumble.library import Library
 
-__all__ = ["describe_model", "fingerprint", "fit_library", "semi_supervised_targets"]
+__all__ = ["describe_model", "estimator_for_crops", "fingerprint", "fit_library", "semi_supervised_targets"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,42 @@ def fit_library(
         )
         library.add_model(record)
     return record
+
+
+def estimator_for_crops(
+    *,
+    scale_jitter: float = 0.05,
+    shear_jitter: float = 0.05,
+    translation_prior: float = 0.03,
+    labelled_orientation: str = "arbitrary",
+    max_epochs: int | None = None,
+    random_state: int | None = 0,
+) -> SSRVAEClassifier:
+    """Make an estimator with the settings that suit crops of an extraction.
+
+    Such crops all show the same magnification, so that size tells classes apart and must not be jittered much; they
+    are centred on the particle already; and labelled particles lie as they lay on the substrate.
+
+    Parameters
+    ----------
+    scale_jitter, shear_jitter, translation_prior, labelled_orientation, max_epochs, random_state
+        As in :class:`tumble.SSRVAEClassifier`.
+
+    Returns
+    -------
+    SSRVAEClassifier
+        Not fitted yet.
+    """
+    from tumble.estimators import SSRVAEClassifier
+
+    return SSRVAEClassifier(
+        scale_jitter=scale_jitter,
+        shear_jitter=shear_jitter,
+        translation_prior=translation_prior,
+        labelled_orientation=labelled_orientation,
+        max_epochs=max_epochs,
+        random_state=random_state,
+    )
 
 
 def semi_supervised_targets(particle_ids: Sequence[int], labels: pd.Series, *, where: str) -> npt.NDArray[np.object_]:

@@ -127,12 +127,8 @@ def create_particles() -> None:
 def create_particle_indexes() -> None:
     """Index what particles are searched by."""
     op.create_index("ix_particles_area_px", "particles", ["area_px"], unique=False)
-    op.create_index(
-        "ix_particles_equivalent_diameter_nm", "particles", ["equivalent_diameter_nm"], unique=False
-    )
-    op.create_index(
-        "ix_particles_equivalent_diameter_px", "particles", ["equivalent_diameter_px"], unique=False
-    )
+    op.create_index("ix_particles_equivalent_diameter_nm", "particles", ["equivalent_diameter_nm"], unique=False)
+    op.create_index("ix_particles_equivalent_diameter_px", "particles", ["equivalent_diameter_px"], unique=False)
     op.create_index("ix_particles_feret_max_nm", "particles", ["feret_max_nm"], unique=False)
     op.create_index("ix_particles_feret_max_px", "particles", ["feret_max_px"], unique=False)
 
@@ -186,20 +182,14 @@ def create_predictions() -> None:
         sa.Column("shift_row_px", sa.Double(), nullable=True),
         sa.Column("shift_col_px", sa.Double(), nullable=True),
         sa.Column("scale", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["model_id"], ["models.id"], name=op.f("fk_predictions_model_id"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_predictions_model_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["particle_id"], ["particles.id"], name=op.f("fk_predictions_particle_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("model_id", "particle_id", name=op.f("pk_predictions")),
     )
-    op.create_index(
-        "ix_predictions_model_id_class_name", "predictions", ["model_id", "class_name"], unique=False
-    )
-    op.create_index(
-        "ix_predictions_model_id_probability", "predictions", ["model_id", "probability"], unique=False
-    )
+    op.create_index("ix_predictions_model_id_class_name", "predictions", ["model_id", "class_name"], unique=False)
+    op.create_index("ix_predictions_model_id_probability", "predictions", ["model_id", "probability"], unique=False)
     op.create_index(op.f("ix_predictions_particle_id"), "predictions", ["particle_id"], unique=False)
 
 

@@ -1,0 +1,313 @@
+"""The scikit-learn face: what goes in, what comes out, what is refused, what survives a round trip."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from tumble import SSRVAEClassifier
+from tumble.datasets import make_cards
+from tumble.errors import ConfigError, DataError, LabelError, ModelFileError, NotFittedError
+from tumble.validation import check_labels
+
+
+@pytest.fixture(scope="module")
+def cards():
+    labelled = make_cards(4, angle=5, translation=0, random_state=0)
+    tumbled = make_cards(20, angle=180, random_state=1)
+    X = np.concatenate([labelled.X, tumbled.X])
+    y = np.concatenate([labelled.y, np.full(len(tumbled.y), -1)])
+    return X, y
+
+
+def quick(**changes):
+    return SSRVAEClassifier(max_epochs=2, batch_size=32, labelled_batch_size=8, random_state=0).set_params(**changes)
+
+
+@pytest.fixture(scope="module")
+def fitted(cards):
+    return quick().fit(*cards)
+
+
+def test_shapes_and_ranges_of_everything_that_comes_out(cards, fitted):
+    X = cards[0][:7]
+    probabilities = fitted.predict_proba(X)
+    assert probabilities.shape == (7, 4)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert fitted.transform(X).shape == (7, 2)
+    assert fitted.reconstruct(X).shape == X.shape
+    assert fitted.traverse(n=3).shape == (4, 3, 3, 48, 48)
+    assert fitted.traverse(2, n=3).shape == (1, 3, 3, 48, 48)
+    pose = fitted.pose(X)
+    assert pose.angle_rad.shape == (7,)
+    assert pose.shift_px.shape == (7, 2)
+    assert (np.abs(pose.angle_rad) <= np.pi).all()
+    assert (pose.scale == 1).all()
+    assert (pose.angle_std_rad > 0).all()
+    assert fitted.n_iter_ == 2
+    assert {len(curve) for curve in fitted.history_.values()} == {2}
+    assert 0 <= fitted.score(X, cards[1][:7]) <= 1
+
+
+def test_images_are_taken_one_by_one(cards, fitted):
+    """What is said of an image must not depend on the images beside it."""
+    X = cards[0][:5]
+    together = fitted.predict_proba(X)
+    alone = np.concatenate([fitted.predict_proba(X[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_one_seed_gives_one_model_and_leaves_the_global_generators_alone(cards):
+    np.random.seed(11)  # noqa: NPY002 - the global generator is what is tested
+    torch.manual_seed(11)
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    first, again, other = (quick(random_state=s).fit(*cards) for s in (5, 5, 6))
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    X = cards[0][:20]
+    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+    assert not np.allclose(first.predict_proba(X), other.predict_proba(X))
+
+
+def test_unlabelled_images_take_part(cards):
+    X, y = cards
+    changed = X.copy()
+    changed[y < 0] = changed[y < 0][:, ::-1]
+    assert not np.allclose(quick().fit(X, y).predict_proba(X[:9]), quick().fit(changed, y).predict_proba(X[:9]))
+
+
+@pytest.mark.parametrize("kind", ["strings", "objects", "negative integers"])
+def test_labels_of_any_kind(cards, fitted, kind):
+    X, y = cards
+    names = {
+        "strings": np.array(["club", "diamond", "heart", "spade"]),
+        "objects": np.array(["club", "diamond", "heart", "spade"], dtype=object),
+        "negative integers": np.array([-7, 3, 20, 21]),
+    }[kind]
+    labels = names[np.clip(y, 0, None)].astype(object if kind == "objects" else names.dtype)
+    labels[y < 0] = None if kind == "objects" else -1
+    model = quick().fit(X, labels)
+    assert model.classes_.tolist() == sorted(names.tolist())
+    # Only the names differ, so the numbers must not.
+    np.testing.assert_allclose(model.predict_proba(X[:9]), fitted.predict_proba(X[:9]), atol=1e-6)
+    assert set(model.predict(X[:9])) <= set(names)
+
+
+def test_bytes_and_floats_mean_the_same(cards):
+    X, y = cards
+    grey = np.rint(X * 255).astype(np.uint8)
+    as_bytes, as_floats = quick().fit(grey, y), quick().fit(grey / np.float32(255), y)
+    np.testing.assert_allclose(as_bytes.predict_proba(grey[:9]), as_floats.predict_proba(grey[:9] / 255), atol=1e-4)
+
+
+@pytest.mark.parametrize("invariances", [(), ("rotation",), ("translation",), ("rotation", "translation", "scale")])
+def test_parts_of_the_pose_can_be_switched_off(cards, invariances):
+    X = cards[0][:6]
+    model = quick(max_epochs=1, invariances=invariances).fit(*cards)
+    pose = model.pose(X)
+    assert bool(np.any(pose.angle_rad != 0)) == ("rotation" in invariances)
+    assert bool(np.any(pose.shift_px != 0)) == ("translation" in invariances)
+    assert bool(np.any(pose.scale != 1)) == ("scale" in invariances)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 32), (3, 17, 16), (2, 64, 40)])
+def test_several_channels_and_oblong_images(shape):
+    X = np.random.default_rng(0).random((30, *shape)).astype(np.float32)
+    y = np.array([0, 1] * 5 + [-1] * 20)
+    model = quick(max_epochs=1).fit(X, y)
+    assert model.reconstruct(X[:3]).shape == X[:3].shape
+    assert model.predict(X).shape == (30,)
+
+
+def test_bernoulli_likelihood_and_more_latent_factors(cards):
+    model = quick(likelihood="bernoulli", latent_dim=5).fit(*cards)
+    assert model.transform(cards[0][:3]).shape == (3, 5)
+    drawn = model.reconstruct(cards[0][:3])
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    with pytest.raises(DataError, match="bernoulli"):
+        quick(likelihood="bernoulli").fit(cards[0] * 2, cards[1])
+
+
+def test_a_callback_sees_every_epoch(cards):
+    seen = []
+    quick(max_epochs=3).fit(*cards, callbacks=[seen.append])
+    assert [report.epoch for report in seen] == [1, 2, 3]
+    assert seen[-1].remaining_s == 0
+    assert np.isfinite(list(seen[-1].losses.values())).all()
+
+
+def test_an_interrupt_ends_the_fit_and_leaves_an_earlier_one_whole(cards):
+    model = quick().fit(*cards)
+    before = model.predict_proba(cards[0][:5])
+
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*cards, callbacks=[interrupt])
+    np.testing.assert_array_equal(model.predict_proba(cards[0][:5]), before)
+
+
+def test_clone_and_parameters(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError, match="call fit"):
+        copy.predict(np.zeros((1, 48, 48)))
+    with pytest.raises(TypeError):
+        SSRVAEClassifier(latentdim=3)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((84, 48)), r"expected shape \(n, H, W\)"),
+        (np.full((84, 48, 48), np.nan), "image 0 holds NaN"),
+        ([np.zeros((48, 48))] * 83 + [np.zeros((48, 40))], "different sizes|objects of sizes"),
+        (np.zeros((0, 48, 48)), "no images"),
+        (np.zeros((84, 5, 48)), "below 8 px"),
+        (np.zeros((84, 48, 48), dtype=np.int64), "uint8 or floating"),
+        (np.zeros((84, 48, 48), dtype=complex), "uint8 or floating"),
+    ],
+)
+def test_bad_images_are_named(X, message):
+    y = np.array([0, 1] * 42)[: len(X)]
+    with pytest.raises(DataError, match=message):
+        quick().fit(X, y)
+
+
+def test_the_position_of_a_bad_image_is_told(cards):
+    X = cards[0].copy()
+    X[17, 3, 3] = np.inf
+    with pytest.raises(DataError, match="image 17"):
+        quick().fit(X, cards[1])
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros(10, dtype=int), "10 labels for 96 images"),
+        (np.full(96, -1), "every label is missing"),
+        (np.array([None] * 96), "every label is missing"),
+        (np.array([2] * 3 + [-1] * 93), "at least two classes"),
+        (np.linspace(0, 1, 96), "fractions"),
+        (np.zeros((96, 2), dtype=int), "one label per image"),
+        (np.zeros(96, dtype=bool), "integers or strings"),
+    ],
+)
+def test_bad_labels_are_named(cards, y, message):
+    with pytest.raises(LabelError, match=message):
+        quick().fit(cards[0], y)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latent_dim": 0},
+        {"invariances": ("rotation", "sheer")},
+        {"decoder": "magic"},
+        {"likelihood": "poisson"},
+        {"max_epochs": 0},
+        {"learning_rate": -1},
+        {"labelled_orientation": "up"},
+        {"device": "abacus"},
+        {"class_prior": [0.5, 0.5]},
+        {"batch_size": 2.5},
+    ],
+)
+def test_bad_parameters_are_named(cards, wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        quick(**wrong).fit(*cards)
+
+
+def test_images_of_another_size_are_refused_at_prediction(fitted):
+    with pytest.raises(DataError, match=r"fitted to images of \(C, H, W\) = \(1, 48, 48\)"):
+        fitted.predict(np.zeros((2, 32, 32)))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_saved_model_says_the_same(cards, tmp_path, named):
+    X, y = cards
+    labels = np.array(["club", "spade", "diamond", "heart", "-1"])[y] if named else y
+    model = quick(invariances=("rotation", "scale"), class_prior=(0.4, 0.3, 0.2, 0.1)).fit(X, labels)
+    model.save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "weights.safetensors"]
+    again = SSRVAEClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    np.testing.assert_array_equal(again.pose(X).angle_rad, model.pose(X).angle_rad)
+    np.testing.assert_array_equal(again.traverse(n=2), model.traverse(n=2))
+    assert again.history_ == model.history_
+    assert again.n_iter_ == model.n_iter_
+    assert again.invariances == ("rotation", "scale")
+
+
+def damage_json(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "config.json").write_text("{"), "damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "not the configuration"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"\x00" * 100), "damaged"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"\x80\x04N."), "damaged"),
+        (lambda f: damage_json(f, lambda c: c.update(format=99)), "newer tumble"),
+        (lambda f: damage_json(f, lambda c: c["model"].update(hidden=10**9)), "hidden is 1000000000"),
+        (lambda f: damage_json(f, lambda c: c["model"].update(hidden=16)), "does not fit"),
+        (lambda f: damage_json(f, lambda c: c["model"].update(evil="x")), "networks is damaged"),
+        (lambda f: damage_json(f, lambda c: c.update(classes=["a"])), "number of classes"),
+        (lambda f: damage_json(f, lambda c: c["params"].update(evil=1)), "description is damaged"),
+    ],
+)
+def test_a_damaged_model_is_one_clear_error(fitted, tmp_path, damage, message):
+    folder = tmp_path / "model"
+    fitted.save(folder)
+    damage(folder)
+    with pytest.raises(ModelFileError, match=message):
+        SSRVAEClassifier.load(folder)
+
+
+def test_a_missing_model_says_how_to_make_one(tmp_path):
+    with pytest.raises(ModelFileError, match="tumble fit"):
+        SSRVAEClassifier.load(tmp_path / "nothing")
+
+
+@given(st.lists(st.sampled_from(["a", "b", None, -1, float("nan")]), min_size=2, max_size=20))
+def test_whatever_means_unlabelled_does(labels):
+    y = np.empty(len(labels), dtype=object)
+    y[:] = labels
+    known = [v for v in labels if isinstance(v, str)]
+    if len(set(known)) < 2:
+        with pytest.raises(LabelError):
+            check_labels(y, len(y))
+        return
+    _, unlabelled = check_labels(y, len(y))
+    assert unlabelled.tolist() == [not isinstance(v, str) for v in labels]
+
+
+@pytest.mark.slow
+def test_five_labels_per_class_reach_any_angle():
+    """A small, honest version of the accuracy claim; the full one is in `benchmarks/`.
+
+    The seeds here were never used for tuning, and the test cards are not among the unlabelled ones.
+    """
+    labelled = make_cards(5, angle=5, translation=0, random_state=9001)
+    tumbled = make_cards(400, angle=180, random_state=9002)
+    test = make_cards(200, angle=180, random_state=9003)
+    X = np.concatenate([labelled.X, tumbled.X])
+    y = np.concatenate([labelled.y, np.full(len(tumbled.y), -1)])
+    model = SSRVAEClassifier(max_epochs=24, random_state=0).fit(X, y)
+    assert model.score(test.X, test.y) >= 0.95
+    # The shift is part of the pose; guessing 0 would be off by 3.8 px in the median.
+    error = np.hypot(*(model.pose(test.X).shift_px - test.shift).T)
+    assert np.median(error) < 0.8

@@ -1,0 +1,141 @@
+"""The geometry against NumPy's own rotations and shifts, on deliberately lopsided images."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tumble.datasets import make_cards
+from tumble.fit.augment import disturb_geometry
+from tumble.fit.config import Disorder
+from tumble.model.coordinates import (
+    canonical_positions,
+    compose_pose,
+    pixel_positions,
+    place,
+    rotate_vectors,
+    wrap_angle,
+)
+
+
+@pytest.fixture
+def lopsided():
+    """An image without any symmetry, zero near the edges so that shifts lose nothing."""
+    image = np.zeros((17, 17), dtype=np.float32)
+    image[4:9, 5:7] = 1.0
+    image[4:6, 5:12] = 0.6
+    image[10, 8] = 0.3
+    return image
+
+
+def placed(image, angle=0.0, shift=(0.0, 0.0), scale=None, **options):
+    scale = None if scale is None else torch.tensor([scale])
+    result = place(
+        torch.from_numpy(image.copy())[None, None], torch.tensor([angle]), torch.tensor([shift]), scale, **options
+    )
+    return result[0, 0].numpy()
+
+
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3, -1])
+def test_quarter_turns_are_those_of_numpy(lopsided, quarter_turns):
+    turned = placed(lopsided, angle=quarter_turns * math.pi / 2)
+    np.testing.assert_allclose(turned, np.rot90(lopsided, quarter_turns), atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [(2, 0), (0, -3), (-1, 2)])
+def test_whole_pixel_shifts_are_those_of_numpy(lopsided, shift):
+    moved = placed(lopsided, shift=(float(shift[0]), float(shift[1])))
+    np.testing.assert_allclose(moved, np.roll(lopsided, shift, axis=(0, 1)), atol=1e-5)
+
+
+def test_the_object_is_turned_before_it_is_moved(lopsided):
+    expected = np.roll(np.rot90(lopsided), (2, -1), axis=(0, 1))
+    np.testing.assert_allclose(placed(lopsided, math.pi / 2, (2.0, -1.0)), expected, atol=1e-5)
+
+
+def test_an_oblong_image_is_not_distorted():
+    image = np.zeros((12, 20), dtype=np.float32)
+    image[4:8, 8:12] = 1.0  # a centred square
+    turned = placed(image, angle=math.pi / 2)
+    np.testing.assert_allclose(turned, image, atol=1e-5)
+
+
+def test_a_canvas_larger_than_the_image_is_cut_around_its_centre(lopsided):
+    cut = placed(lopsided, size=(11, 13))
+    np.testing.assert_allclose(cut, lopsided[3:-3, 2:-2], atol=1e-5)
+
+
+def test_magnification_doubles_distances():
+    image = np.zeros((33, 33), dtype=np.float32)
+    image[14:19, 20:23] = 1.0
+    large = placed(image, scale=2.0)
+    centre = np.average(np.arange(33) - 16, weights=large.sum(axis=0))
+    assert centre == pytest.approx(2 * 5, abs=0.1)
+    assert large.sum() == pytest.approx(4 * image.sum(), rel=0.02)
+
+
+@given(angle=st.floats(-3, 3), row=st.floats(-4, 4), col=st.floats(-4, 4), scale=st.floats(0.5, 2))
+def test_positions_undo_the_pose(angle, row, col, scale):
+    """A canonical point, posed by hand, looks back at itself."""
+    point = torch.tensor([1.5, -2.0])
+    observed = rotate_vectors(point * scale, torch.tensor(angle)) + torch.tensor([row, col])
+    back = canonical_positions(
+        observed[None, None], torch.tensor([angle]), torch.tensor([[row, col]]), torch.tensor([scale])
+    )
+    np.testing.assert_allclose(back[0, 0, 0].numpy(), point.numpy(), atol=1e-4)
+
+
+def test_placing_twice_is_placing_with_the_composed_pose():
+    rows, cols = pixel_positions(41, 41)[..., 0], pixel_positions(41, 41)[..., 1]
+    # A smooth lopsided blob: bilinear resampling twice must hardly matter.
+    image = torch.exp(-((rows - 2) ** 2) / 18 - (cols + 3) ** 2 / 40)[None, None]
+    angle, shift, scale = torch.tensor([0.4]), torch.tensor([[2.0, -1.0]]), torch.tensor([1.1])
+    turn, move, zoom = torch.tensor([-1.1]), torch.tensor([[0.5, 3.0]]), torch.tensor([0.9])
+    twice = place(place(image, angle, shift, scale), turn, move, zoom)
+    once = place(image, *compose_pose(angle, shift, scale, turn, move, zoom))
+    assert (twice - once).abs().max() < 0.02
+
+
+@given(st.floats(-50, 50))
+def test_wrapped_angles_are_the_same_direction(angle):
+    wrapped = wrap_angle(torch.tensor(angle, dtype=torch.float64))
+    assert -math.pi <= wrapped < math.pi
+    assert math.cos(wrapped) == pytest.approx(math.cos(angle), abs=1e-9)
+    assert math.sin(wrapped) == pytest.approx(math.sin(angle), abs=1e-9)
+
+
+def test_the_cards_use_the_same_convention():
+    """Two routes to one number: the data set's angle and shift, and the model's placement of the upright card."""
+    upright = make_cards(1, angle=(0, 0), shear=0, scale=(1, 1), translation=0, random_state=0)
+    posed = make_cards(1, angle=(50, 50), shear=0, scale=(1, 1), translation=0.05, random_state=0)
+    for k in range(4):
+        source, target = upright.X[upright.y == k][0], posed.X[posed.y == k][0]
+        pose = posed.angle[posed.y == k][0], posed.shift[posed.y == k][0]
+        assert pose[0] == pytest.approx(math.radians(50))
+        ours = placed(source, float(pose[0]), tuple(float(v) for v in pose[1]))
+        wrong = placed(source, -float(pose[0]), tuple(float(v) for v in pose[1]))
+        assert np.abs(ours - target).mean() < 0.012
+        assert np.abs(wrong - target).mean() > 0.03
+
+
+def test_disorder_stays_within_its_ranges_and_is_reported_truly(lopsided):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.from_numpy(lopsided)[None, None].repeat(200, 1, 1, 1)
+    disorder = Disorder(angle_rad=1.0, shift_px=2.0, log_scale=0.1, shear=0.0, intensity=0.0)
+    disturbed, applied = disturb_geometry(x, disorder, generator)
+    assert applied.angle.abs().max() <= 1.0
+    assert applied.angle.abs().max() > 0.9
+    assert applied.shift.abs().max() <= 2.0
+    np.testing.assert_allclose(disturbed, place(x, applied.angle, applied.shift, applied.scale), atol=1e-6)
+
+
+def test_shear_moves_columns_by_rows():
+    image = np.zeros((21, 21), dtype=np.float32)
+    image[4:17, 10] = 1.0  # an upright bar
+    sheared = placed(image, shear=torch.tensor([[0.0, 0.3]]))
+    top = np.average(np.arange(21), weights=sheared[6])
+    bottom = np.average(np.arange(21), weights=sheared[14])
+    assert bottom - top == pytest.approx(0.3 * 8, abs=0.1)

@@ -1,0 +1,184 @@
+"""Divergences against numerical integration, the objective against a slow explicit loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Normal
+
+from tumble.model import objectives
+from tumble.model.distributions import (
+    WrappedNormal,
+    kl_normal,
+    kl_wrapped_normal,
+    kl_wrapped_uniform,
+    wrapped_normal_entropy,
+)
+from tumble.model.ssrvae import SSRVAE, ModelConfig, PoseSample
+
+CIRCLE = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096) - math.pi
+
+
+def on_circle(density):
+    """Log density on a fine grid of angles, from a scalar wrapped Normal."""
+    return WrappedNormal(density.loc.unsqueeze(-1), density.scale.unsqueeze(-1)).log_prob(CIRCLE)
+
+
+def wrapped(loc, scale):
+    return WrappedNormal(torch.tensor([loc], dtype=torch.float64), torch.tensor([scale], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3, 0.49, 0.51, 1.0, 2.0, 4.0])
+def test_wrapped_normal_integrates_to_one(scale):
+    total = on_circle(wrapped(0.7, scale)).exp().sum() * (2 * math.pi / 4096)
+    assert float(total) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.3, 0.49, 0.51, 1.0, 2.0, 4.0])
+def test_entropy_and_divergence_from_uniform_against_integration(scale):
+    q = wrapped(-2.0, scale)
+    log_q = on_circle(q)
+    step = 2 * math.pi / 4096
+    entropy = -(log_q.exp() * log_q).sum() * step
+    divergence = (log_q.exp() * (log_q + math.log(2 * math.pi))).sum() * step
+    assert float(wrapped_normal_entropy(q.scale)) == pytest.approx(float(entropy), abs=2e-5)
+    assert float(kl_wrapped_uniform(q)) == pytest.approx(float(divergence), abs=2e-5)
+
+
+def test_a_wide_angle_costs_nothing_and_a_narrow_one_much():
+    assert float(kl_wrapped_uniform(wrapped(0.0, 7.0))) == pytest.approx(0.0, abs=1e-5)
+    assert float(kl_wrapped_uniform(wrapped(0.0, 0.01))) > 4
+
+
+@pytest.mark.parametrize(("distance", "q_scale", "p_scale"), [(0.0, 0.1, 0.2), (0.1, 0.1, 0.1), (0.2, 0.05, 0.15)])
+def test_divergence_of_narrow_wrapped_normals_against_integration(distance, q_scale, p_scale):
+    q, p = wrapped(3.0 + distance, q_scale), wrapped(3.0, p_scale)
+    log_q, log_p = on_circle(q), on_circle(p)
+    exact = (log_q.exp() * (log_q - log_p)).sum() * (2 * math.pi / 4096)
+    assert float(kl_wrapped_normal(q, p)) == pytest.approx(float(exact), rel=0.02, abs=1e-3)
+
+
+def test_divergence_of_normals_is_summed_over_dimensions():
+    q = Normal(torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 2.0]]))
+    by_hand = sum(0.5 * (s**2 + m**2 - 1) - math.log(s) for m, s in [(0.5, 0.3), (-1.0, 2.0)])
+    assert float(kl_normal(q, Normal(torch.zeros(()), torch.ones(())))) == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(3)
+    return SSRVAE(ModelConfig(3, (1, 16, 16), invariances=("rotation", "translation", "scale"))).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def setting(model, x):
+    log_py = torch.log(torch.tensor([0.5, 0.3, 0.2]))
+    return {"prior": objectives.pose_prior_for(model, x), "log_py": log_py}
+
+
+@pytest.fixture
+def draws_at_the_mean(monkeypatch):
+    """Put every draw at the mean, so that two orders of evaluation see the same draws."""
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.zeros(shape))
+
+
+def test_unlabelled_bound_against_a_loop_over_classes(model, images, draws_at_the_mean):
+    logits = torch.tensor([[0.1, 0.5, -1.0]] * 5)
+    common = setting(model, images)
+    with torch.no_grad():
+        features = model.features(images)
+        fast = objectives.unlabelled_bound(model, images, logits, features, **common)
+        q = torch.softmax(logits, dim=1)
+        slow = torch.zeros(5)
+        for i in range(5):
+            for k in range(3):
+                y = torch.tensor([k])
+                posterior = model.encode(features[i : i + 1], y)
+                terms = objectives.elbo_terms(model, images[i : i + 1], y, posterior, **common)
+                slow[i] += q[i, k] * (terms.bound()[0] - torch.log(q[i, k]))
+    np.testing.assert_allclose(fast, slow, rtol=1e-5)
+
+
+def test_pruned_sum_agrees_with_the_full_one_where_the_rest_is_negligible(model, images, draws_at_the_mean):
+    logits = torch.tensor([[12.0, 0.0, 11.5]] * 5)
+    common = setting(model, images)
+    with torch.no_grad():
+        features = model.features(images)
+        full = objectives.unlabelled_bound(model, images, logits, features, **common)
+        pruned = objectives.unlabelled_bound(model, images, logits, features, floor=1e-3, **common)
+    np.testing.assert_allclose(pruned, full, rtol=1e-4)
+
+
+@given(st.integers(0, 10_000), st.floats(0, 0.9))
+def test_every_row_keeps_its_best_class(seed, floor):
+    p = torch.softmax(3 * torch.randn(7, 4, generator=torch.Generator().manual_seed(seed)), dim=1)
+    rows, classes = objectives.plausible_classes(p, floor)
+    pairs = set(zip(rows.tolist(), classes.tolist(), strict=True))
+    assert {(i, int(k)) for i, k in enumerate(p.argmax(dim=1))} <= pairs
+    assert pairs >= {(i, k) for i in range(7) for k in range(4) if p[i, k] >= floor}
+
+
+def test_gaussian_likelihood_is_that_of_torch(model, images):
+    mean = images + 0.1
+    sigma = model.log_sigma.exp() * model.pixel_scale
+    expected = Normal(mean, sigma).log_prob(images).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(model.log_likelihood(images, mean), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_class_prior_enters_the_bound(model, images):
+    y = torch.zeros(5, dtype=torch.long)
+    posterior = model.encode(model.features(images), y)
+    terms = objectives.elbo_terms(model, images, y, posterior, **setting(model, images))
+    assert terms.log_py.tolist() == pytest.approx([math.log(0.5)] * 5)
+    expected = terms.log_px + terms.log_py - 2 * (terms.kl_z + terms.kl_pose)
+    torch.testing.assert_close(terms.bound(2.0), expected)
+
+
+def test_pseudo_labels_count_only_where_the_teacher_is_sure():
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    teacher = torch.tensor([[0.99, 0.01], [0.8, 0.2]])
+    loss = objectives.pseudo_label_loss(logits, teacher, threshold=0.95)
+    assert loss.tolist() == pytest.approx([math.log(1 + math.exp(-2)), 0.0], rel=1e-5)
+
+
+def test_pose_consistency_is_zero_for_the_composed_pose_only(model, images):
+    posterior = model.encode(model.features(images), torch.zeros(5, dtype=torch.long))
+    still = PoseSample(torch.zeros(5), torch.zeros(5, 2), torch.ones(5))
+    turned = PoseSample(torch.full((5,), math.pi), torch.zeros(5, 2), torch.ones(5))
+    assert objectives.pose_consistency(model, posterior, posterior, still).abs().max() < 1e-5
+    assert objectives.pose_consistency(model, posterior, posterior, turned).min() > 1.9
+
+
+def test_gradients_of_the_bound_by_finite_differences(images):
+    """In float64, along one random direction in the space of all weights, with the draws held fixed."""
+    torch.manual_seed(0)
+    model = SSRVAE(ModelConfig(3, (1, 16, 16), hidden=16, encoder_channels=(4, 8))).double().eval()
+    x = images.double()
+    common = setting(model, x) | {"log_py": torch.log(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))}
+    parameters = list(model.parameters())
+    direction = [torch.randn_like(p) for p in parameters]
+
+    def value():
+        generator = torch.Generator().manual_seed(7)
+        logits = model.classify(x)
+        bound = objectives.unlabelled_bound(model, x, logits, model.features(x), generator=generator, **common)
+        return bound.mean()
+
+    gradients = torch.autograd.grad(value(), parameters, allow_unused=True)
+    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
+    eps = 1e-8  # small: bilinear resampling has a kink wherever a sample crosses a pixel centre
+    with torch.no_grad():
+        for p, d in zip(parameters, direction, strict=True):
+            p.add_(eps * d)
+        above = value()
+        for p, d in zip(parameters, direction, strict=True):
+            p.sub_(2 * eps * d)
+        below = value()
+    assert float(slope) == pytest.approx(float((above - below) / (2 * eps)), rel=1e-4)
