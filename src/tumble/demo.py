@@ -40,7 +40,7 @@ LABELS_PER_CLASS = 15
 #: The curves are flat by then, and two laptop cores need about a minute and a half.
 MAX_EPOCHS = 45
 AUTHOR = "nanolabels.tif (pyparty)"
-MODEL_NAME = "model"
+MODEL_NAME = "ss-rVAE"
 REGION = "right half of the micrograph; crops that cross the middle and particles at the edge left out"
 
 #: Written first and last; it tells a folder that the demo may rebuild from one that it must not touch.

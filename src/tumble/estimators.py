@@ -305,7 +305,9 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
         return images if np.ndim(X) == 4 else images[:, 0]
 
     def traverse(self, y: Any = None, *, n: int = 8, extent: float = 2.0) -> npt.NDArray[np.float32]:
-        """Canonical images over a grid of the first two latent dimensions (the others at 0), for each class.
+        """Canonical images over a grid of the first two latent dimensions, for each class.
+
+        The grid is centred on the mean latent factors of the class's objects; the other dimensions stay there.
 
         Parameters
         ----------
@@ -314,7 +316,7 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
         n : int, default=8
             Steps per dimension.
         extent : float, default=2.0
-            The grid spans [-extent, extent], in standard deviations of the prior.
+            The grid spans [-extent, extent], in standard deviations of the class's objects.
 
         Returns
         -------
@@ -330,16 +332,16 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
         check_number("n", n, low=1, integer=True)
         indices = range(len(self.classes_)) if y is None else [self._class_index(y)]
         axis = torch.linspace(-extent, extent, n)
-        z = torch.zeros(n * n, self.model_.config.latent_dim)
-        grid = torch.cartesian_prod(axis, axis)
-        n_dims = min(2, z.shape[1])
-        z[:, :n_dims] = grid[:, :n_dims]
-        z = z.to(_device_of(self.model_))
+        steps = torch.zeros(n * n, self.model_.config.latent_dim)
+        n_dims = min(2, steps.shape[1])
+        steps[:, :n_dims] = torch.cartesian_prod(axis, axis)[:, :n_dims]
+        steps = steps.to(_device_of(self.model_))
+        drawn = []
         with torch.inference_mode():
-            drawn = [
-                self.model_.to_mean(self.model_.canonical(z, z.new_full((n * n,), k, dtype=torch.long)))
-                for k in indices
-            ]
+            for k in indices:
+                z = self.model_.latent_loc[k] + self.model_.latent_scale[k] * steps
+                y = torch.full((n * n,), k, device=z.device)
+                drawn.append(self.model_.to_mean(self.model_.canonical(z, y)))
         images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
         return images[:, :, :, 0] if images.shape[3] == 1 else images
 

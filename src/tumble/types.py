@@ -153,7 +153,8 @@ class ModelRecord:
     manifold : ndarray of shape (K, G, G, S, S), uint8, or None
         Decoded images over a G x G grid of the first two latent dimensions, for each class.
     manifold_axis : ndarray of shape (G,) or None
-        Values of each of the two latent dimensions along the grid.
+        Values of each of the two latent dimensions along the grid, from the mean of the class's particles and in
+        units of their standard deviation.
     evaluation : mapping or None
         Scores on particles that gave no training labels, see :func:`tumble.pipeline.evaluate`.
     """

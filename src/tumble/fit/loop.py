@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Images that set the offset and scale of the pixels; more would not change them noticeably.
 _STATISTICS_SAMPLE = 2000
+#: Fewer objects than this say too little of the spread within a class.
+_MIN_MEMBERS = 5
 _WARM_UP = 0.05
 _KL_RAMP = 1 / 3
 _MAX_GRADIENT_NORM = 5.0
@@ -129,6 +131,7 @@ def fit_ssrvae(
         log.debug("epoch %d of %d: %s", epoch, n_epochs, means)
         for callback in callbacks:
             callback(report)
+    _describe_latents(run.teacher.model, data, run.rng, device)
     return FitResult(run.teacher.model, history, "max_epochs", time.perf_counter() - started)
 
 
@@ -207,6 +210,28 @@ def _initial_model(
         torch.manual_seed(seed)
         model = SSRVAE(config, pixel_offset=float(sample.mean()), pixel_scale=scale)
     return model.to(device)
+
+
+@torch.inference_mode()
+def _describe_latents(model: SSRVAE, data: TrainingData, rng: np.random.Generator, device: torch.device) -> None:
+    """Measure mean and spread of the latent factors within each class, for traversals to follow the data.
+
+    The prior is where they would lie were the divergence all that counts. In practice the likelihood of thousands of
+    pixels moves whole classes away from it, and images decoded there would show no object of the class.
+    """
+    rows = np.sort(rng.permutation(len(data))[:_STATISTICS_SAMPLE])
+    means, classes = [], []
+    for start in range(0, len(rows), 512):
+        x = as_images(data.x[rows[start : start + 512]], device)
+        y = model.classify(x).argmax(dim=1)
+        means.append(model.encode(model.features(x), y).qz.loc)
+        classes.append(y)
+    z, y = torch.cat(means), torch.cat(classes)
+    for k in range(model.config.n_classes):
+        members = z[y == k]
+        if len(members) >= _MIN_MEMBERS:
+            model.latent_loc[k] = members.mean(dim=0)
+            model.latent_scale[k] = members.std(dim=0)
 
 
 def _rate(step: int, n_steps: int) -> float:

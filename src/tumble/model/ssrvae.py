@@ -152,6 +152,8 @@ class SSRVAE(nn.Module):
 
     pixel_offset: Tensor
     pixel_scale: Tensor
+    latent_loc: Tensor
+    latent_scale: Tensor
 
     def __init__(
         self,
@@ -173,6 +175,9 @@ class SSRVAE(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-1.0))
         self.register_buffer("pixel_offset", torch.tensor(float(pixel_offset)))
         self.register_buffer("pixel_scale", torch.tensor(float(pixel_scale)))
+        # Where the latent factors of each class lie, measured after training; until then the prior.
+        self.register_buffer("latent_loc", torch.zeros(config.n_classes, config.latent_dim))
+        self.register_buffer("latent_scale", torch.ones(config.n_classes, config.latent_dim))
 
     def standardise(self, x: Tensor) -> Tensor:
         """Images as the networks see them."""

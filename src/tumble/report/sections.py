@@ -168,11 +168,11 @@ def _manifolds(data: ReportData, colours: Mapping[str, str]) -> Iterator[Plate]:
     manifold = data.record.manifold
     figure = manifold_figure(manifold, data.record.classes, axis=data.record.manifold_axis, colours=colours)
     latent = data.latent
-    further = f"; the other {latent.shape[1] - 2} are zero" if latent is not None and latent.shape[1] > 2 else ""
+    further = f"; the other {latent.shape[1] - 2} at the mean" if latent is not None and latent.shape[1] > 2 else ""
     caption = (
         f"Images decoded for each class over a grid of {manifold.shape[1]} × {manifold.shape[2]} values of "
-        f"the latent coordinates z1 and z2 (in standard deviations of their prior{further}), in the model's "
-        "canonical orientation and position."
+        f"the latent coordinates z1 and z2, centred on the mean of the class's particles and in their standard "
+        f"deviations{further}; in the model's canonical orientation and position."
     )
     yield _plate("manifolds", figure, "Decoded images per class", caption, "png")
 
