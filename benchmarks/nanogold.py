@@ -24,9 +24,11 @@ from tumble.baselines import AreaTreeClassifier
 from tumble.datasets import load_nanogold
 from tumble.demo import LABELS_PER_CLASS, MAX_EPOCHS
 from tumble.metrics import balanced_accuracy, match_segmentations, recall_per_class
-from tumble.micrograph import read_micrograph
-from tumble.particles import Particles, extract_particles, measure_particles
+from tumble.micrograph import estimate_background, read_micrograph
+from tumble.particles import extract_particles
+from tumble.particles.measure import measure_particles, trace_outlines
 from tumble.pipeline import estimator_for_crops
+from tumble.types import Particles
 
 _NOT_SHAPE = ("centroid", "bbox", "orientation", "touches", "truncated")
 
@@ -102,7 +104,9 @@ def main() -> None:
 
 def reference_ceiling(gold: Bunch, seed: int, scores: Any) -> Row:
     """Cross-validate a forest on measurements of the reference objects themselves."""
-    table = measure_particles(read_micrograph(gold.filename), gold.objects)
+    objects = gold.objects.astype(np.int32)
+    pixels = read_micrograph(gold.filename).pixels
+    table = measure_particles(objects, pixels, estimate_background(pixels), trace_outlines(objects), None)
     classes = np.asarray(gold.object_classes)
     forest = RandomForestClassifier(500, class_weight="balanced", random_state=seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)

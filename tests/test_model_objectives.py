@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 
 from tumble.model import objectives
-from tumble.model.distributions import (
-    WrappedNormal,
-    kl_normal,
-    kl_wrapped_normal,
-    kl_wrapped_uniform,
-    wrapped_normal_entropy,
-)
-from tumble.model.ssrvae import SSRVAE, ModelConfig, PoseSample
+from tumble.model.distributions import CircularMixture, WrappedNormal, kl_normal, kl_wrapped_normal
+from tumble.model.ssrvae import ANGLE_MODE_PRIOR, N_ANGLE_MODES, SSRVAE, ModelConfig, PoseSample, PosteriorZPose
 
 CIRCLE = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096) - math.pi
 
@@ -37,20 +31,57 @@ def test_wrapped_normal_integrates_to_one(scale):
     assert float(total) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("scale", [0.05, 0.3, 0.49, 0.51, 1.0, 2.0, 4.0])
-def test_entropy_and_divergence_from_uniform_against_integration(scale):
-    q = wrapped(-2.0, scale)
-    log_q = on_circle(q)
-    step = 2 * math.pi / 4096
-    entropy = -(log_q.exp() * log_q).sum() * step
-    divergence = (log_q.exp() * (log_q + math.log(2 * math.pi))).sum() * step
-    assert float(wrapped_normal_entropy(q.scale)) == pytest.approx(float(entropy), abs=2e-5)
-    assert float(kl_wrapped_uniform(q)) == pytest.approx(float(divergence), abs=2e-5)
+def mixture(logits, offset, scale):
+    """Build a mixture of as many modes as there are numbers, in float64."""
+    return CircularMixture(*(torch.tensor([v], dtype=torch.float64) for v in (logits, offset, scale)))
 
 
-def test_a_wide_angle_costs_nothing_and_a_narrow_one_much():
-    assert float(kl_wrapped_uniform(wrapped(0.0, 7.0))) == pytest.approx(0.0, abs=1e-5)
-    assert float(kl_wrapped_uniform(wrapped(0.0, 0.01))) > 4
+@pytest.mark.parametrize(
+    ("logits", "offset", "scale"),
+    [([0.5, 0.0], [0.0, 0.0], [0.1, 0.1]), ([1.0, -2.0, 0.3, 0.0], [0.2, -0.3, 0.1, 0.5], [0.05, 0.4, 1.0, 2.0])],
+)
+def test_mixture_against_its_definition(logits, offset, scale):
+    q = mixture(logits, offset, scale)
+    weights = torch.softmax(torch.tensor(logits, dtype=torch.float64), dim=0)
+    by_hand = sum(
+        w * on_circle(wrapped(2 * math.pi * m / len(logits) + o, s)).exp()
+        for m, (w, o, s) in enumerate(zip(weights, offset, scale, strict=True))
+    )
+    density = q.log_prob(CIRCLE[None])[0].exp()
+    torch.testing.assert_close(density, by_hand[0])
+    resultant = torch.abs((density * torch.exp(1j * CIRCLE)).sum()) * (2 * math.pi / 4096)
+    assert float(q.circular_std()) == pytest.approx(math.sqrt(-2 * math.log(float(resultant))), rel=1e-4)
+    heaviest = logits.index(max(logits))
+    assert float(q.best()) == pytest.approx(2 * math.pi * heaviest / len(logits) + offset[heaviest])
+
+
+def test_the_prior_of_the_angle_is_nearly_uniform():
+    modes = [0.0] * N_ANGLE_MODES
+    prior = mixture(modes, modes, [ANGLE_MODE_PRIOR] * N_ANGLE_MODES)
+    density = prior.log_prob(CIRCLE[None]).exp() * 2 * math.pi
+    assert density.min() > 0.97
+    assert density.max() < 1.03
+
+
+def test_divergence_of_the_modes_bounds_that_of_the_mixtures():
+    q = mixture([2.0, 0.0, -1.0], [0.1, -0.2, 0.0], [0.15, 0.2, 0.1])
+    p = mixture([0.0] * 3, [0.0] * 3, [ANGLE_MODE_PRIOR] * 3)
+    rows, modes, weights = objectives.plausible_modes(q, max_modes=3, floor=0.0)
+    log_q, log_p = q.log_prob(CIRCLE[None]), p.log_prob(CIRCLE[None])
+    exact = float((log_q.exp() * (log_q - log_p)).sum() * (2 * math.pi / 4096))
+    chained = float(objectives.kl_angle_modes(q, rows, modes, weights))
+    # The modes hardly overlap here, so that knowing the angle is knowing the mode: the two agree.
+    assert chained == pytest.approx(exact, abs=0.05)
+    assert chained >= exact - 1e-3
+
+
+def test_the_heaviest_modes_are_visited_and_their_weights_sum_to_one():
+    q = mixture([0.0, 3.0, 2.5, -4.0], [0.0] * 4, [0.1] * 4)
+    rows, modes, weights = objectives.plausible_modes(q, max_modes=2, floor=0.1)
+    assert rows.tolist() == [0, 0]
+    assert modes.tolist() == [1, 2]
+    assert weights.tolist() == pytest.approx([1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(0.5))])
+    assert objectives.plausible_modes(q, max_modes=3, floor=0.99)[1].tolist() == [1]
 
 
 @pytest.mark.parametrize(("distance", "q_scale", "p_scale"), [(0.0, 0.1, 0.2), (0.1, 0.1, 0.1), (0.2, 0.05, 0.15)])
@@ -148,12 +179,37 @@ def test_pseudo_labels_count_only_where_the_teacher_is_sure():
     assert loss.tolist() == pytest.approx([math.log(1 + math.exp(-2)), 0.0], rel=1e-5)
 
 
-def test_pose_consistency_is_zero_for_the_composed_pose_only(model, images):
-    posterior = model.encode(model.features(images), torch.zeros(5, dtype=torch.long))
-    still = PoseSample(torch.zeros(5), torch.zeros(5, 2), torch.ones(5))
-    turned = PoseSample(torch.full((5,), math.pi), torch.zeros(5, 2), torch.ones(5))
-    assert objectives.pose_consistency(model, posterior, posterior, still).abs().max() < 1e-5
-    assert objectives.pose_consistency(model, posterior, posterior, turned).min() > 1.9
+def posterior_at(angle, shift=(0.0, 0.0), n=12):
+    """A posterior with one sharp mode at `angle`, and a second one opposite of a tenth of its weight."""
+    mode = round(angle / (2 * math.pi / n)) % n
+    logits = torch.full((1, n), -20.0)
+    logits[0, mode], logits[0, (mode + n // 2) % n] = 0.0, math.log(0.1)
+    offset = torch.full((1, n), angle - mode * 2 * math.pi / n)
+    narrow = Normal(torch.tensor([shift]), torch.full((1, 2), 0.1))
+    q = CircularMixture(logits, offset, torch.full((1, n), 0.05))
+    return PosteriorZPose(Normal(torch.zeros(1, 2), torch.ones(1, 2)), q, narrow, None)
+
+
+def test_pose_consistency_is_least_for_the_composed_pose(model):
+    applied = PoseSample(torch.tensor([0.7]), torch.tensor([[1.0, -2.0]]), torch.ones(1))
+    before = posterior_at(0.4, (2.0, 0.0))
+    turned = (2 * math.cos(0.7) + 1.0, 2 * math.sin(0.7) - 2.0)
+    right = objectives.pose_consistency(model, before, posterior_at(1.1, turned), applied)
+    wrong_angle = objectives.pose_consistency(model, before, posterior_at(0.4, turned), applied)
+    wrong_shift = objectives.pose_consistency(model, before, posterior_at(1.1, (2.0, 0.0)), applied)
+    # With shift exact, what is left is the entropy of the two modes and of their width.
+    weights = torch.tensor([1 / 1.1, 0.1 / 1.1])
+    least = -(weights * (weights.log() - math.log(0.05 * math.sqrt(2 * math.pi)))).sum()
+    assert float(right) == pytest.approx(float(least), abs=1e-3)
+    assert float(wrong_angle) > float(right) + 10
+    assert float(wrong_shift) > float(right) + 0.1
+
+
+def test_a_known_pose_surprises_least_where_the_posterior_is(model):
+    target = PoseSample(torch.tensor([0.4]), torch.tensor([[2.0, 0.0]]), torch.ones(1))
+    right = objectives.pose_surprise(model, posterior_at(0.4, (2.0, 0.0)), target)
+    assert float(right) == pytest.approx(-math.log(1 / 1.1 / (0.05 * math.sqrt(2 * math.pi))), abs=1e-4)
+    assert float(objectives.pose_surprise(model, posterior_at(0.6, (2.0, 0.0)), target)) > float(right) + 5
 
 
 def test_gradients_of_the_bound_by_finite_differences(images):

@@ -279,7 +279,7 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
         for x in self._batches(X):
             posterior, _ = self._posterior(x)
             pose = posterior.mean_pose()
-            width = posterior.qangle.scale if posterior.qangle else torch.zeros_like(pose.angle)
+            width = posterior.qangle.circular_std() if posterior.qangle else torch.zeros_like(pose.angle)
             parts.append(torch.cat([torch.stack([pose.angle, pose.scale, width], dim=1), pose.shift], dim=1))
         numbers = _stacked(iter(parts))
         return Pose(angle_rad=numbers[:, 0], scale=numbers[:, 1], angle_std_rad=numbers[:, 2], shift_px=numbers[:, 3:])

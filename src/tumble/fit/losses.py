@@ -161,7 +161,7 @@ def _generative_losses(
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
     pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
     if settings.aligned:
-        pose = pose + objectives.pose_distance(model, posterior_l, views.labelled_pose.rows(n_l)).mean()
+        pose = pose + objectives.pose_surprise(model, posterior_l, views.labelled_pose.rows(n_l)).mean()
     parts = {
         "elbo_labelled": bound_l.item(),
         "elbo_unlabelled": bound_u.item(),

@@ -17,11 +17,9 @@ from tumble.model.coordinates import wrap_angle
 if TYPE_CHECKING:
     from torch.distributions import Normal
 
-__all__ = ["WrappedNormal", "kl_normal", "kl_wrapped_normal", "kl_wrapped_uniform", "wrapped_normal_entropy"]
+__all__ = ["CircularMixture", "WrappedNormal", "kl_normal", "kl_wrapped_normal", "mode_directions"]
 
 _LOG_2PI = math.log(2 * math.pi)
-#: Below this width the mass beyond +-pi is less than 1e-9 and the wrapped density is the Normal one.
-_NARROW = 0.5
 #: Beyond this width the density is flat to 1e-5: 2 exp(-sigma^2 / 2) < 1e-5.
 _WIDE = 5.0
 
@@ -45,11 +43,6 @@ class WrappedNormal:
     loc: Tensor
     scale: Tensor
 
-    def rsample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one angle per row, differentiably in `loc` and `scale`; shape (batch,), not wrapped."""
-        noise = torch.randn(self.loc.shape, generator=generator, device=self.loc.device, dtype=self.loc.dtype)
-        return self.loc + self.scale * noise
-
     def log_prob(self, angle: Tensor) -> Tensor:
         """Log density at `angle` (radians, broadcastable), by summing the seven nearest windings."""
         winding = torch.arange(-3, 4, device=self.loc.device, dtype=self.loc.dtype) * (2 * math.pi)
@@ -59,36 +52,61 @@ class WrappedNormal:
         return torch.logsumexp(log_terms, dim=-1)
 
 
-def wrapped_normal_entropy(scale: Tensor) -> Tensor:
-    """Differential entropy of a wrapped Normal distribution.
+@dataclass(frozen=True)
+class CircularMixture:
+    """Mixture of wrapped Normals around M equidistant directions: a density of an angle with several modes.
+
+    An object with a symmetry has several equivalent angles, and a network that must name one is torn between them: the
+    mean of two opposite directions is neither. Here each mode is a discrete alternative with a local offset, and the
+    joint prior of mode and angle is uniform over the modes and wide within each, so that it is close to uniform on the
+    circle.
 
     Parameters
     ----------
-    scale : Tensor of shape (batch,)
-        Standard deviation before wrapping, in radians.
-
-    Returns
-    -------
-    Tensor of shape (batch,)
-        Entropy in nats, at most log(2 pi).
-
-    Notes
-    -----
-    Narrow densities use the Normal entropy. The others are integrated over 64 equidistant angles, which is exact to
-    rounding, since the trapezoidal rule converges exponentially for smooth periodic functions.
+    logits : Tensor of shape (batch, M)
+        Unnormalised logarithms of the modes' weights.
+    offset : Tensor of shape (batch, M)
+        Distance of each mode from its direction ``2 pi m / M``, in radians.
+    scale : Tensor of shape (batch, M)
+        Standard deviations in radians.
     """
-    narrow = 0.5 * (_LOG_2PI + 1) + torch.log(scale)
-    wide_scale = scale.clamp(min=_NARROW, max=_WIDE)
-    angles = torch.arange(64, device=scale.device, dtype=scale.dtype) * (2 * math.pi / 64)
-    density = WrappedNormal(torch.zeros_like(wide_scale).unsqueeze(-1), wide_scale.unsqueeze(-1))
-    log_p = density.log_prob(angles)
-    wide = -(log_p.exp() * log_p).sum(dim=-1) * (2 * math.pi / 64)
-    return torch.where(scale < _NARROW, narrow, wide)
+
+    logits: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    @property
+    def loc(self) -> Tensor:
+        """Mean direction of each mode, (batch, M), in radians."""
+        return mode_directions(self.offset) + self.offset
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Normalised logarithms of the weights, (batch, M)."""
+        return torch.log_softmax(self.logits, dim=-1)
+
+    def log_prob(self, angle: Tensor) -> Tensor:
+        """Log density of the mixture at `angle` (batch, ...), in nats per radian."""
+        extra = (1,) * (angle.dim() - 1)
+        loc, scale = (t.reshape(len(t), *extra, -1) for t in (self.loc, self.scale))
+        per_mode = WrappedNormal(loc, scale).log_prob(angle.unsqueeze(-1))
+        return torch.logsumexp(self.log_weights.reshape(len(loc), *extra, -1) + per_mode, dim=-1)
+
+    def best(self) -> Tensor:
+        """Direction of the heaviest mode, (batch,), in radians."""
+        return self.loc.gather(1, self.logits.argmax(dim=1, keepdim=True))[:, 0]
+
+    def circular_std(self) -> Tensor:
+        """Circular standard deviation sqrt(-2 log R), (batch,), in radians; R is the mean resultant length."""
+        length = self.log_weights.exp() * torch.exp(-0.5 * self.scale**2)
+        cos, sin = (length * torch.cos(self.loc)).sum(dim=1), (length * torch.sin(self.loc)).sum(dim=1)
+        return torch.sqrt(-2 * torch.log(torch.hypot(cos, sin).clamp(1e-6, 1.0)))
 
 
-def kl_wrapped_uniform(q: WrappedNormal) -> Tensor:
-    """KL(q || uniform on the circle) = log(2 pi) - H(q); shape (batch,)."""
-    return _LOG_2PI - wrapped_normal_entropy(q.scale)
+def mode_directions(like: Tensor) -> Tensor:
+    """Directions ``2 pi m / M`` of M modes, with M the last dimension of `like`."""
+    n_modes = like.shape[-1]
+    return torch.arange(n_modes, device=like.device, dtype=like.dtype) * (2 * math.pi / n_modes)
 
 
 def kl_wrapped_normal(q: WrappedNormal, p: WrappedNormal) -> Tensor:

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from tumble.model.coordinates import compose_pose, wrap_angle
-from tumble.model.distributions import WrappedNormal, kl_normal, kl_wrapped_normal, kl_wrapped_uniform
-from tumble.model.ssrvae import LOG_SCALE_PRIOR, SSRVAE, PoseSample, PosteriorZPose, draw_normal
+from tumble.model.coordinates import compose_pose
+from tumble.model.distributions import CircularMixture, WrappedNormal, kl_normal, kl_wrapped_normal
+from tumble.model.ssrvae import ANGLE_MODE_PRIOR, LOG_SCALE_PRIOR, SSRVAE, PoseSample, PosteriorZPose, draw_normal
 
 __all__ = [
     "ElboTerms",
@@ -30,18 +30,23 @@ __all__ = [
     "classification_loss",
     "elbo_terms",
     "plausible_classes",
+    "plausible_modes",
     "pose_consistency",
     "pose_prior_for",
+    "pose_surprise",
     "pseudo_label_loss",
     "unlabelled_bound",
 ]
 
 
+#: Modes of the angle below this weight are not worth a placement of the image.
+_MODE_FLOOR = 0.1
+
+
 @dataclass(frozen=True)
 class PosePrior:
-    """p(angle), p(shift), p(log scale), one row per observation; `angle` None is uniform on the circle."""
+    """p(shift) and p(log scale), broadcasting over observations. p(angle) is that of :class:`CircularMixture`."""
 
-    angle: WrappedNormal | None
     shift: Normal
     logscale: Normal
 
@@ -50,7 +55,7 @@ def pose_prior_for(model: SSRVAE, like: Tensor) -> PosePrior:
     """Build the prior of objects about whose pose nothing is known; broadcasts over the rows of `like`."""
     unit = model.config.translation_prior * model.config.side
     zero = like.new_zeros(1, 1)
-    return PosePrior(None, Normal(zero, zero + unit), Normal(zero, zero + LOG_SCALE_PRIOR))
+    return PosePrior(Normal(zero, zero + unit), Normal(zero, zero + LOG_SCALE_PRIOR))
 
 
 @dataclass(frozen=True)
@@ -79,17 +84,60 @@ class ElboTerms:
         return self.log_px + self.log_py - kl_weight * (self.kl_z + self.kl_pose)
 
 
-def kl_pose(posterior: PosteriorZPose, prior: PosePrior) -> Tensor:
-    """KL of the pose's posterior from its prior, summed over the parts that are inferred; (batch,)."""
+def kl_shift_and_scale(posterior: PosteriorZPose, prior: PosePrior) -> Tensor:
+    """KL of shift and log scale from their priors, summed over the parts that are inferred; (batch,)."""
     total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
-    if posterior.qangle is not None:
-        qangle, pangle = posterior.qangle, prior.angle
-        total = total + (kl_wrapped_uniform(qangle) if pangle is None else kl_wrapped_normal(qangle, pangle))
     if posterior.qshift is not None:
         total = total + kl_normal(posterior.qshift, prior.shift)
     if posterior.qlogscale is not None:
         total = total + kl_normal(posterior.qlogscale, prior.logscale)
     return total
+
+
+def plausible_modes(q: CircularMixture, *, max_modes: int, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (row, mode) that the sum over modes of the angle visits, and their renormalised weights.
+
+    Leaving modes out restricts the posterior to the others, which is a posterior too: the bound stays a bound.
+
+    Parameters
+    ----------
+    q : CircularMixture of shape (batch, M)
+        Posterior of the angle.
+    max_modes : int
+        Modes per row at most, the heaviest ones.
+    floor : float
+        Modes of smaller weight are left out; the heaviest of a row never is.
+
+    Returns
+    -------
+    rows, modes : Tensor of shape (n_pairs,)
+        Indices.
+    weights : Tensor of shape (n_pairs,)
+        They sum to 1 within a row, and carry gradients.
+    """
+    weights = q.log_weights.exp()
+    heaviest, order = weights.detach().topk(min(max_modes, weights.shape[1]), dim=1)
+    keep = heaviest >= floor
+    keep[:, 0] = True
+    rows, column = keep.nonzero(as_tuple=True)
+    modes = order[rows, column]
+    kept = weights[rows, modes]
+    total = kept.new_zeros(len(weights)).index_add(0, rows, kept)
+    return rows, modes, kept / total[rows]
+
+
+def kl_angle_modes(q: CircularMixture, rows: Tensor, modes: Tensor, weights: Tensor) -> Tensor:
+    """KL of (mode, angle within it) from their joint prior, summed over the visited modes; (batch,).
+
+    ``sum_m w_m [log(w_m M) + KL(q(angle | m) || p(angle | m))]`` with p(m) = 1 / M. By the chain rule this is at least
+    the divergence of the mixtures themselves, so that the bound stays a bound.
+    """
+    within = kl_wrapped_normal(
+        WrappedNormal(q.offset[rows, modes], q.scale[rows, modes]),
+        WrappedNormal(q.offset.new_zeros(()), q.offset.new_full((), ANGLE_MODE_PRIOR)),
+    )
+    between = torch.log(weights.clamp(min=1e-30) * q.logits.shape[1])
+    return weights.new_zeros(len(q.logits)).index_add(0, rows, weights * (between + within))
 
 
 def elbo_terms(
@@ -100,6 +148,7 @@ def elbo_terms(
     *,
     prior: PosePrior,
     log_py: Tensor,
+    max_modes: int = 2,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
     """Terms of the bound for observations whose class is given.
@@ -118,6 +167,8 @@ def elbo_terms(
         p(pose).
     log_py : Tensor of shape (n_classes,)
         Logarithm of the class prior.
+    max_modes : int, default=2
+        Modes of the angle that are visited per observation, see :func:`plausible_modes`.
     generator : torch.Generator, optional
         Source of the draws.
 
@@ -126,14 +177,21 @@ def elbo_terms(
     ElboTerms
     """
     z = draw_normal(posterior.qz, generator)
-    mean = model.decode(z, y, posterior.sample_pose(generator))
+    canonical = model.to_mean(model.canonical(z, y))
+    shift, scale = posterior.sample_shift_and_scale(generator)
+    kl_pose = kl_shift_and_scale(posterior, prior)
+    if posterior.qangle is None:
+        pose = PoseSample(torch.zeros_like(scale), shift, scale)
+        log_px = model.log_likelihood(x, model.show(canonical, pose))
+    else:
+        q = posterior.qangle
+        rows, modes, weights = plausible_modes(q, max_modes=max_modes, floor=_MODE_FLOOR)
+        angle = draw_normal(Normal(q.loc[rows, modes], q.scale[rows, modes], validate_args=False), generator)
+        shown = model.show(canonical[rows], PoseSample(angle, shift[rows], scale[rows]))
+        log_px = torch.zeros_like(scale).index_add(0, rows, weights * model.log_likelihood(x[rows], shown))
+        kl_pose = kl_pose + kl_angle_modes(q, rows, modes, weights)
     zero = torch.zeros((), device=x.device, dtype=x.dtype)
-    return ElboTerms(
-        log_px=model.log_likelihood(x, mean),
-        log_py=log_py[y],
-        kl_z=kl_normal(posterior.qz, Normal(zero, zero + 1)),
-        kl_pose=kl_pose(posterior, prior),
-    )
+    return ElboTerms(log_px, log_py[y], kl_normal(posterior.qz, Normal(zero, zero + 1)), kl_pose)
 
 
 def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tensor]:
@@ -237,24 +295,36 @@ def pseudo_label_loss(logits: Tensor, teacher_probabilities: Tensor, *, threshol
 
 
 def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: PoseSample) -> Tensor:
-    """How far the pose of a placed image is from the pose that placing it should have given; (batch,).
+    """How unlikely, to the posterior of a placed image, the pose is that placing it should have given; (batch,).
 
     An image and its copy that was turned by ``applied.angle`` show the same object at angles that differ by
-    ``applied.angle``, whatever the canonical orientation is; likewise for shift and scale. The distance is
-    ``1 - cos`` for the angle and a Huber distance in units of the prior for the others. For symmetric objects,
-    whose angle is undetermined, the loss has the same minimum but a weaker pull.
+    ``applied.angle``, whatever the canonical orientation is; likewise for shift and scale. For the angle this is the
+    cross-entropy, in nats, from the modes of the first posterior, turned, to the second posterior: a symmetric object
+    may keep its several modes. Only the second is taught by it. For shift and scale it is a Huber distance in units of
+    the prior.
     """
     pose = before.mean_pose()
     angle, shift, scale = compose_pose(pose.angle, pose.shift, pose.scale, applied.angle, applied.shift, applied.scale)
-    return pose_distance(model, after, PoseSample(angle, shift, scale))
+    total = shift_and_scale_distance(model, after, PoseSample(angle, shift, scale))
+    if before.qangle is not None and after.qangle is not None:
+        weights = before.qangle.log_weights.exp().detach()
+        turned = (before.qangle.loc + applied.angle.unsqueeze(1)).detach()
+        total = total - (weights * after.qangle.log_prob(turned)).sum(dim=1)
+    return total
 
 
-def pose_distance(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
-    """Distance of the mean pose from a known one, in the units of :func:`pose_consistency`; (batch,)."""
+def pose_surprise(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
+    """``-log q(angle)`` at a known angle, and the distances of shift and scale from known ones; (batch,)."""
+    total = shift_and_scale_distance(model, posterior, target)
+    if posterior.qangle is not None:
+        total = total - posterior.qangle.log_prob(target.angle)
+    return total
+
+
+def shift_and_scale_distance(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
+    """Huber distance of the mean shift and log scale from known ones, in units of their priors; (batch,)."""
     unit = model.config.translation_prior * model.config.side
     total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
-    if posterior.qangle is not None:
-        total = total + 1 - torch.cos(wrap_angle(posterior.qangle.loc - target.angle))
     if posterior.qshift is not None:
         total = total + _huber((posterior.qshift.loc - target.shift) / unit)
     if posterior.qlogscale is not None:

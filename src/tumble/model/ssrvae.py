@@ -21,7 +21,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from tumble.model.coordinates import place, wrap_angle
-from tumble.model.distributions import WrappedNormal
+from tumble.model.distributions import CircularMixture
 from tumble.model.nets import Classifier, Encoder, TemplateDecoder
 
 __all__ = [
@@ -37,6 +37,10 @@ __all__ = [
 INVARIANCES = ("rotation", "translation", "scale")
 LIKELIHOODS = ("gaussian", "bernoulli")
 
+#: Modes of the angle's posterior: 30 degrees apart, which every symmetry of order 2, 3, 4 or 6 maps onto each other.
+N_ANGLE_MODES = 12
+#: Width of the angle's prior within a mode. At half the distance of the modes the sum over modes is flat to 2 %.
+ANGLE_MODE_PRIOR = math.pi / N_ANGLE_MODES
 #: Standard deviation of the prior on log(scale): a quarter up or down is ordinary.
 LOG_SCALE_PRIOR = 0.2
 
@@ -101,7 +105,7 @@ class PosteriorZPose:
     ----------
     qz : Normal of shape (batch, latent_dim)
         Latent factors.
-    qangle : WrappedNormal of shape (batch,) or None
+    qangle : CircularMixture of shape (batch, M) or None
         Rotation in radians.
     qshift : Normal of shape (batch, 2) or None
         Displacement in px.
@@ -110,24 +114,23 @@ class PosteriorZPose:
     """
 
     qz: Normal
-    qangle: WrappedNormal | None
+    qangle: CircularMixture | None
     qshift: Normal | None
     qlogscale: Normal | None
 
     def mean_pose(self) -> PoseSample:
-        """Return the pose at the mean (angle: mean direction) of each factor."""
+        """Return the pose at the mean of each factor (angle: the heaviest mode)."""
         batch, like = self.qz.loc.shape[0], self.qz.loc
         return PoseSample(
-            wrap_angle(self.qangle.loc) if self.qangle else like.new_zeros(batch),
+            wrap_angle(self.qangle.best()) if self.qangle else like.new_zeros(batch),
             self.qshift.loc if self.qshift else like.new_zeros(batch, 2),
             self.qlogscale.loc[:, 0].exp() if self.qlogscale else like.new_ones(batch),
         )
 
-    def sample_pose(self, generator: torch.Generator | None = None) -> PoseSample:
-        """One pose per row, drawn differentiably."""
+    def sample_shift_and_scale(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw shift (batch, 2) and scale (batch,), differentiably."""
         batch, like = self.qz.loc.shape[0], self.qz.loc
-        return PoseSample(
-            self.qangle.rsample(generator) if self.qangle else like.new_zeros(batch),
+        return (
             draw_normal(self.qshift, generator) if self.qshift else like.new_zeros(batch, 2),
             draw_normal(self.qlogscale, generator)[:, 0].exp() if self.qlogscale else like.new_ones(batch),
         )
@@ -195,7 +198,7 @@ class SSRVAE(nn.Module):
         """q(z, pose | x, y) from :meth:`features` of x and class indices y (batch,)."""
         out = dict(zip(self._parts, self.encoder(features, y).split(list(self._parts.values()), dim=1), strict=True))
         qz = _normal(out["z"])
-        qangle = _wrapped_normal(out["angle"]) if "angle" in out else None
+        qangle = _circular_mixture(out["angle"]) if "angle" in out else None
         qshift = None
         if "shift" in out:
             unit = self.config.translation_prior * self.config.side
@@ -212,15 +215,19 @@ class SSRVAE(nn.Module):
         return self.decoder(z, y)
 
     def decode(self, z: Tensor, y: Tensor, pose: PoseSample) -> Tensor:
-        """Mean image E[x | y, z, pose], (batch, C, H, W), in units of x.
+        """Mean image E[x | y, z, pose], (batch, C, H, W), in units of x."""
+        return self.show(self.to_mean(self.canonical(z, y)), pose)
+
+    def show(self, canonical_mean: Tensor, pose: PoseSample) -> Tensor:
+        """Place canonical mean images (batch, C, side, side) at a pose: (batch, C, H, W).
 
         The canvas is resampled after the output non-linearity, so that a pose never changes grey levels.
         """
-        mean = self.to_mean(self.canonical(z, y))
+        size = self.config.image_shape[1], self.config.image_shape[2]
+        if not self.config.invariances and size == (self.config.side, self.config.side):
+            return canonical_mean
         scale = pose.scale if "scale" in self.config.invariances else None
-        if not self._pose_is_free:
-            return mean if self._canvas_fits else place(mean, pose.angle, pose.shift, size=self._size)
-        return place(mean, pose.angle, pose.shift, scale, size=self._size)
+        return place(canonical_mean, pose.angle, pose.shift, scale, size=size)
 
     def to_mean(self, raw: Tensor) -> Tensor:
         """Map raw decoder output to the mean of p(x | ...)."""
@@ -241,24 +248,12 @@ class SSRVAE(nn.Module):
         n_pixels = x[0].numel()
         return -0.5 * squares * torch.exp(-2 * log_sigma) - n_pixels * (log_sigma + 0.5 * math.log(2 * math.pi))
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.config.image_shape[1], self.config.image_shape[2]
-
-    @property
-    def _pose_is_free(self) -> bool:
-        return bool(self.config.invariances)
-
-    @property
-    def _canvas_fits(self) -> bool:
-        return self._size == (self.config.side, self.config.side)
-
 
 def _posterior_parts(config: ModelConfig) -> dict[str, int]:
     """Name -> number of encoder outputs, in the order in which the head gives them."""
     parts = {"z": 2 * config.latent_dim}
     if "rotation" in config.invariances:
-        parts["angle"] = 3
+        parts["angle"] = 3 * N_ANGLE_MODES
     if "translation" in config.invariances:
         parts["shift"] = 4
     if "scale" in config.invariances:
@@ -272,9 +267,8 @@ def _normal(raw: Tensor) -> Normal:
     return Normal(loc, (log_scale - 1.0).clamp(-7.0, 3.0).exp(), validate_args=False)
 
 
-def _wrapped_normal(raw: Tensor) -> WrappedNormal:
-    cos, sin, log_scale = raw.unbind(dim=1)
-    # The gradient of atan2 grows without bound towards the origin and is undefined there. The shift keeps a freshly
-    # initialised network off that point; the clipping of gradients in the training loop does the rest.
-    loc = torch.atan2(sin, cos + 1e-3)
-    return WrappedNormal(loc, (log_scale - 1.5).clamp(-5.0, 2.0).exp())
+def _circular_mixture(raw: Tensor) -> CircularMixture:
+    logits, offset, log_scale = raw.chunk(3, dim=1)
+    # Neighbouring modes overlap by half, so that no direction lies at the end of every mode's reach.
+    reach = 1.5 * math.pi / N_ANGLE_MODES
+    return CircularMixture(logits, reach * torch.tanh(offset), ANGLE_MODE_PRIOR * log_scale.clamp(-2.5, 1.0).exp())
