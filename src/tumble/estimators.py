@@ -60,7 +60,7 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
     scale_jitter, shear_jitter, intensity_jitter : float, default=0.2, 0.2, 0.1
         Small changes that keep the class: logarithm of the magnification, tangent of the shear, gain.
     max_epochs : int or None, default=None
-        Passes over all images; None makes about 1,200 optimiser steps.
+        Passes over all images; None makes about 1,000 optimiser steps.
     batch_size, labelled_batch_size : int, default=96, 64
         Images per step without regard to labels, and labelled images per step.
     learning_rate, weight_decay : float, default=2e-3, 1e-3

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 __all__ = ["TARGET_STEPS", "Disorder", "FitConfig"]
 
 #: Optimiser steps of a run whose number of epochs was left to the method.
-TARGET_STEPS = 1200
+TARGET_STEPS = 1000
 
 
 @dataclass(frozen=True)
