@@ -74,7 +74,7 @@ def test_what_cannot_be_fitted_is_refused():
         tree.fit(np.zeros((3, 2)), [0, 1, 1])
     with pytest.raises(DataError, match="finite"):
         tree.fit([1, np.nan, 2], [0, 1, 1])
-    with pytest.raises(LabelError, match="3 rows"):
+    with pytest.raises(LabelError, match="2 labels for 3 images"):
         tree.fit([1, 2, 3], [0, 1])
     with pytest.raises(LabelError, match="at least two"):
         tree.fit([1, 2, 3], [0, 0, -1])

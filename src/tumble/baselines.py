@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from tumble.errors import DataError, LabelError, NotFittedError
-from tumble.types import UNLABELLED
+from tumble.errors import DataError, NotFittedError
+from tumble.validation import check_labels
 
 __all__ = ["AreaTreeClassifier", "PixelForestClassifier"]
 
@@ -47,13 +47,9 @@ class _TableClassifier(ClassifierMixin, BaseEstimator):
             If `y` has another length or labels fewer than two classes.
         """
         table = self._table(X)
-        labels, labelled = _labels(y, len(table))
-        classes = np.unique(labels)
-        if len(classes) < 2:
-            msg = f"y labels {len(classes)} class(es) ({classes.tolist()}); label at least two"
-            raise LabelError(msg)
-        self._model = self._make_model().fit(table[labelled], labels)
-        self.classes_ = classes
+        labels, unlabelled = check_labels(y, len(table))
+        self._model = self._make_model().fit(table[~unlabelled], labels[~unlabelled])
+        self.classes_ = self._model.classes_
         self.n_features_in_ = table.shape[1]
         return self
 
@@ -208,21 +204,3 @@ def _finite(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
         msg = f"X has {np.sum(~np.isfinite(table))} values that are not finite; remove those rows"
         raise DataError(msg)
     return table
-
-
-def _labels(y: npt.ArrayLike, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return the labels that are there, and the rows that they belong to."""
-    # From a list with None, NumPy makes an object array; anything else keeps its own type.
-    values = np.asarray(y)
-    if values.shape != (n,):
-        msg = f"y has shape {values.shape}; X has {n} rows"
-        raise LabelError(msg)
-    labelled = np.array([not _is_unlabelled(v) for v in values], dtype=bool)
-    labels = values[labelled]
-    # Taking the objects out of their array brings back numbers or strings, which sort.
-    return np.array(labels.tolist()) if labels.dtype == object else labels, labelled
-
-
-def _is_unlabelled(value: object) -> bool:
-    """Say whether a label stands for none; NaN is the one value that differs from itself."""
-    return value is None or value != value or value in (UNLABELLED, str(UNLABELLED))

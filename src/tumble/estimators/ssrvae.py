@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
-from torch import Tensor
 
-from tumble.errors import ConfigError, DataError, ModelFileError, NotFittedError
-from tumble.fit import EpochReport, FitConfig, fit_ssrvae
-from tumble.fit.batches import TrainingData, as_images
-from tumble.fit.checkpoint import load_model, save_model
+from tumble.errors import ConfigError, DataError
+from tumble.estimators.base import ImageModel, resolve_device, stacked
+from tumble.fit import FitConfig, fit_ssrvae
+from tumble.fit.batches import TrainingData
 from tumble.fit.config import Disorder
-from tumble.model.ssrvae import INVARIANCES, LIKELIHOODS, SSRVAE, ModelConfig, PosteriorZPose
-from tumble.types import Pose
+from tumble.model.ssrvae import INVARIANCES, LIKELIHOODS, ModelConfig
 from tumble.validation import check_choice, check_images, check_labels, check_number, encode_labels
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+
+    from tumble.fit import EpochReport
 
 __all__ = ["SSRVAEClassifier"]
 
-_BATCH = 512
 _DECODERS = ("template",)
 _ORIENTATIONS = ("aligned", "arbitrary")
 
 
-class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
+class SSRVAEClassifier(ClassifierMixin, ImageModel):
     """Semi-supervised classifier of objects that lie at any angle and place, with pose and latent factors.
 
     A semi-supervised rotationally (and translationally) invariant variational autoencoder: q(y | x) classifies,
@@ -206,7 +203,7 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
             self._fit_config(config),
             class_prior=self._class_prior(len(classes)),
             seed=seed,
-            device=_resolve_device(self.device),
+            device=resolve_device(self.device),
             callbacks=callbacks,
         )
         self.classes_ = classes
@@ -245,171 +242,7 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n, n_classes)
             Rows sum to 1; columns in the order of `classes_`.
         """
-        return _stacked(torch.softmax(self.model_.classify(x), dim=1) for x in self._batches(X))
-
-    def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Latent factors: posterior mean of z given the most probable class; shape (n, latent_dim).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W) or (n, C, H, W)
-            Images of the size that was fitted.
-
-        Returns
-        -------
-        ndarray of shape (n, latent_dim)
-        """
-        return _stacked(self._posterior(x)[0].qz.loc for x in self._batches(X))
-
-    def pose(self, X: Any) -> Pose:
-        """Angle, shift and scale of the object in each image, given the most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W) or (n, C, H, W)
-            Images of the size that was fitted.
-
-        Returns
-        -------
-        Pose
-            Angles in rad, counter-clockwise as displayed; shifts in px. Where the angle is not inferred, its standard
-            deviation is 0.
-        """
-        parts = []
-        for x in self._batches(X):
-            posterior, _ = self._posterior(x)
-            pose = posterior.mean_pose()
-            width = posterior.qangle.circular_std() if posterior.qangle else torch.zeros_like(pose.angle)
-            parts.append(torch.cat([torch.stack([pose.angle, pose.scale, width], dim=1), pose.shift], dim=1))
-        numbers = _stacked(iter(parts))
-        return Pose(angle_rad=numbers[:, 0], scale=numbers[:, 1], angle_std_rad=numbers[:, 2], shift_px=numbers[:, 3:])
-
-    def reconstruct(self, X: Any) -> npt.NDArray[np.float32]:
-        """Image that the model draws for the mean latent factors and pose of each image.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W) or (n, C, H, W)
-            Images of the size that was fitted.
-
-        Returns
-        -------
-        ndarray of the shape of `X`
-            float32; in [0, 1] where the model was fitted to uint8 images.
-        """
-        drawn = []
-        for x in self._batches(X):
-            posterior, y = self._posterior(x)
-            drawn.append(self.model_.decode(posterior.qz.loc, y, posterior.mean_pose()))
-        images = _stacked(iter(drawn))
-        return images if np.ndim(X) == 4 else images[:, 0]
-
-    def traverse(self, y: Any = None, *, n: int = 8, extent: float = 2.0) -> npt.NDArray[np.float32]:
-        """Canonical images over a grid of the first two latent dimensions, for each class.
-
-        The grid is centred on the mean latent factors of the class's objects; the other dimensions stay there.
-
-        Parameters
-        ----------
-        y : label or None, default=None
-            One class, or None for all in the order of `classes_`.
-        n : int, default=8
-            Steps per dimension.
-        extent : float, default=2.0
-            The grid spans [-extent, extent], in standard deviations of the class's objects.
-
-        Returns
-        -------
-        ndarray of shape (K, n, n, H, W), or (K, n, n, C, H, W) for several channels
-            Rows follow the first latent dimension, columns the second. H and W are the longer side of the image.
-
-        Raises
-        ------
-        ConfigError
-            If `y` is not one of the classes.
-        """
-        self._check_fitted()
-        check_number("n", n, low=1, integer=True)
-        indices = range(len(self.classes_)) if y is None else [self._class_index(y)]
-        axis = torch.linspace(-extent, extent, n)
-        steps = torch.zeros(n * n, self.model_.config.latent_dim)
-        n_dims = min(2, steps.shape[1])
-        steps[:, :n_dims] = torch.cartesian_prod(axis, axis)[:, :n_dims]
-        steps = steps.to(_device_of(self.model_))
-        drawn = []
-        with torch.inference_mode():
-            for k in indices:
-                z = self.model_.latent_loc[k] + self.model_.latent_scale[k] * steps
-                y = torch.full((n * n,), k, device=z.device)
-                drawn.append(self.model_.to_mean(self.model_.canonical(z, y)))
-        images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
-        return images[:, :, :, 0] if images.shape[3] == 1 else images
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``weights.safetensors`` into a folder, which is made if need be.
-
-        Parameters
-        ----------
-        folder : path
-            Where to.
-
-        Raises
-        ------
-        ModelFileError
-            If the folder cannot be written.
-        """
-        self._check_fitted()
-        description = {
-            "estimator": type(self).__name__,
-            "params": _jsonable(self.get_params()),
-            "classes": self.classes_.tolist(),
-            "history": self.history_,
-            "stop_reason": self.stop_reason_,
-            "fit_seconds": self.fit_seconds_,
-        }
-        save_model(Path(folder), self.model_, description)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, device: str = "auto") -> Self:
-        """Read a model written by :meth:`save`.
-
-        Parameters
-        ----------
-        folder : path
-            Where from.
-        device : str, default="auto"
-            Where the model shall run.
-
-        Returns
-        -------
-        SSRVAEClassifier
-
-        Raises
-        ------
-        ModelFileError
-            If the folder is missing, incomplete, damaged, or of a format that this version does not know.
-        """
-        path = Path(folder)
-        model, config = load_model(path)
-        try:
-            params = dict(config["params"])
-            params["invariances"] = tuple(params["invariances"])
-            estimator = cls(**params)
-            estimator.classes_ = np.array(config["classes"])
-            estimator.history_ = dict(config["history"])
-            estimator.stop_reason_ = str(config["stop_reason"])
-            estimator.fit_seconds_ = float(config["fit_seconds"])
-            estimator.n_iter_ = max(map(len, estimator.history_.values()), default=0)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path / 'config.json'}: the description is damaged ({error}).") from error
-        if len(estimator.classes_) != model.config.n_classes:
-            raise ModelFileError(f"{path / 'config.json'}: the number of classes does not fit the networks.")
-        estimator.model_ = model.to(_resolve_device(device))
-        return estimator
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "model_"):
-            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+        return stacked(torch.softmax(self.model_.classify(x), dim=1) for x in self._batches(X))
 
     def _check_params(self) -> None:
         check_number("latent_dim", self.latent_dim, low=1, integer=True)
@@ -476,44 +309,6 @@ class SSRVAEClassifier(ClassifierMixin, BaseEstimator):
             pose_weight=self.pose_weight,
         )
 
-    def _class_index(self, y: Any) -> int:
-        found = np.flatnonzero(self.classes_ == y)
-        if not len(found):
-            raise ConfigError(f"y={y!r}: not one of the classes {self.classes_.tolist()}.")
-        return int(found[0])
-
-    def _batches(self, X: Any) -> Iterator[Tensor]:
-        """Give checked images on the model's device, in pieces, within inference mode."""
-        self._check_fitted()
-        images = check_images(X, image_shape=self.model_.config.image_shape)
-        device = _device_of(self.model_)
-        with torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                yield as_images(images[start : start + _BATCH], device)
-
-    def _posterior(self, x: Tensor) -> tuple[PosteriorZPose, Tensor]:
-        y = self.model_.classify(x).argmax(dim=1)
-        return self.model_.encode(self.model_.features(x), y), y
-
-
-def _stacked(parts: Iterator[Tensor]) -> npt.NDArray[np.float32]:
-    return np.concatenate([part.cpu().numpy() for part in parts])
-
-
-def _device_of(model: SSRVAE) -> torch.device:
-    return model.pixel_scale.device
-
-
-def _resolve_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={device!r}: torch cannot use it here. Use 'auto' or 'cpu'.") from error
-    return resolved
-
 
 def _check_unit_range(images: npt.NDArray[Any]) -> None:
     if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
@@ -521,18 +316,3 @@ def _check_unit_range(images: npt.NDArray[Any]) -> None:
             f"X: likelihood='bernoulli' needs pixels in [0, 1], these span [{images.min():.3g}, {images.max():.3g}]. "
             "Rescale them or use likelihood='gaussian'."
         )
-
-
-def _jsonable(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON can hold them; a generator object, which it cannot, becomes None."""
-    plain: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, np.random.RandomState):
-            plain[name] = None
-        elif isinstance(value, np.generic):
-            plain[name] = value.item()
-        elif isinstance(value, (tuple, list, np.ndarray)):
-            plain[name] = np.asarray(value).tolist()
-        else:
-            plain[name] = value
-    return plain
