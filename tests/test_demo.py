@@ -12,6 +12,7 @@ import pytest
 from helpers_pipeline import dump
 
 from tumble import demo as demo_module
+from tumble import estimators
 from tumble.demo import prepare_folder, run_demo
 from tumble.errors import ConfigError
 from tumble.estimators import SSRVAEClassifier
@@ -30,7 +31,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             return super().fit(X, y, callbacks=callbacks)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_module, "_estimator", lambda epochs, seed: Spy(max_epochs=epochs, random_state=seed))
+        patch.setattr(estimators, "SSRVAEClassifier", Spy)
         summary = run_demo(folder, max_epochs=1, random_state=3)
     return folder, summary, given
 
@@ -64,7 +65,7 @@ def test_demo_gives_the_fit_no_label_of_the_test_region(
 ) -> None:
     folder, summary, given = demo_run
     with Library(folder / "library.db") as library:
-        table = library.particles(model="model")
+        table = library.particles(model=demo_module.MODEL_NAME)
         evaluation = library.model_record("model").evaluation
         history = library.label_history()
     assert evaluation is not None

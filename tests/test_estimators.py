@@ -216,6 +216,8 @@ def test_bad_labels_are_named(cards, y, message):
         {"device": "abacus"},
         {"class_prior": [0.5, 0.5]},
         {"batch_size": 2.5},
+        {"random_state": "lucky"},
+        {"learning_rate": 1e20},
     ],
 )
 def test_bad_parameters_are_named(cards, wrong):

@@ -45,6 +45,17 @@ def test_labelled_images_come_with_their_class_in_equal_shares():
     assert np.bincount(batch.y.numpy()).tolist() == [10, 10, 10]
 
 
+def test_no_class_is_left_out_where_there_are_more_than_places():
+    data = numbered(60, list(range(40)))
+    rng = np.random.default_rng(0)
+    drawn = [
+        batch.y.numpy()
+        for _ in range(30)
+        for batch in iterate_batches(data, batch_size=60, labelled_batch_size=8, rng=rng, device=CPU)
+    ]
+    assert set(np.concatenate(drawn)) == set(range(40))
+
+
 def test_bytes_are_brought_to_the_unit_interval():
     x = np.array([[[[0, 51, 255]]]], dtype=np.uint8)
     assert as_images(x, CPU).flatten().tolist() == pytest.approx([0, 0.2, 1])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 from helpers_pipeline import CLASSES, COLUMNS, OPTIONS, ROWS, dump, make_library, write_files
+from PIL import Image
 
 from tumble import pipeline
 from tumble.errors import (
@@ -21,6 +22,7 @@ from tumble.errors import (
 )
 from tumble.estimators import SSRVAEClassifier
 from tumble.library import Library
+from tumble.micrograph import read_label_image
 from tumble.pipeline.fit import fingerprint, semi_supervised_targets
 
 if TYPE_CHECKING:
@@ -77,19 +79,38 @@ def test_extract_stops_at_a_bad_file_and_keeps_those_before(tmp_path: Path) -> N
         assert len(library.particles()) == N
 
 
-def test_library_that_got_nothing_is_removed_again(tmp_path: Path) -> None:
-    path = tmp_path / "l.db"
-    with pytest.raises(KeyboardInterrupt), pipeline.library_for_extraction(path):
-        raise KeyboardInterrupt
+def test_no_library_is_made_for_a_first_image_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="missing"):
+        pipeline.extract_files(tmp_path / "l.db", [tmp_path / "missing.tif"], options=OPTIONS)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_library_that_was_there_stays(tmp_path: Path) -> None:
+def test_a_new_library_keeps_what_came_before_a_bad_file(tmp_path: Path) -> None:
+    image, _ = write_files(tmp_path)
     path = tmp_path / "l.db"
-    Library(path, create=True).close()
-    with pytest.raises(KeyboardInterrupt), pipeline.library_for_extraction(path):
-        raise KeyboardInterrupt
-    assert path.exists()
+    with pytest.raises(InputFileError, match="missing"):
+        pipeline.extract_files(path, [image, tmp_path / "missing.tif"], options=OPTIONS)
+    again = pipeline.extract_files(path, [image], options=OPTIONS)
+    assert [file.added for file in again] == [False]
+    with Library(path) as library:
+        assert len(library.particles()) == N
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_masks_are_read_as_numbers_not_as_colours(tmp_path: Path, mode: str) -> None:
+    numbers = np.zeros((20, 30), dtype=np.uint8)
+    numbers[5:9, 4:9] = 1
+    numbers[12:15, 20:25] = 2 if mode == "P" else 1
+    picture = Image.fromarray(numbers)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 40, 0, 0, 200, 90])
+    else:
+        picture = Image.fromarray(numbers.astype(bool))
+    picture.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_label_image(tmp_path / "mask.png"), numbers)
+    Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
+    with pytest.raises(DataError, match="colour picture"):
+        read_label_image(tmp_path / "rgb.png")
 
 
 # --- label --------------------------------------------------------------------------------------------------
@@ -253,7 +274,7 @@ def test_interrupted_fit_leaves_everything_as_it_was(labelled: Path, tmp_path: P
     assert sorted(tmp_path.rglob("*")) == files
 
 
-def test_failure_to_store_leaves_no_model_behind(
+def test_failure_to_store_keeps_the_model_and_says_where(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Library, record: object) -> int:
@@ -261,9 +282,14 @@ def test_failure_to_store_leaves_no_model_behind(
 
     monkeypatch.setattr(Library, "add_model", full)
     files = sorted(tmp_path.rglob("*"))
-    with Library(labelled) as library, pytest.raises(LibraryError, match="full"):
+    with Library(labelled) as library, pytest.raises(LibraryError, match=r"full.*tumble classify"):
         pipeline.fit_library(library, tmp_path / "m", estimator=quick())
-    assert sorted(tmp_path.rglob("*")) == files
+    # Minutes of fitting must not be lost because the library could not be written: the message says where it is.
+    assert sorted(set(tmp_path.rglob("*")) - set(files)) == [
+        tmp_path / "m",
+        tmp_path / "m" / "config.json",
+        tmp_path / "m" / "weights.safetensors",
+    ]
 
 
 # --- classify and evaluate ----------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def extract(
     pixel_size_nm = None if pixel_size is None else opt.parse_length_nm(pixel_size)
     with ProgressDisplay(quiet=quiet) as display:
         display.step("Loading")
-        from tumble.pipeline import ExtractionOptions, extract_into, library_for_extraction
+        from tumble.pipeline import ExtractionOptions, extract_files
 
         options = ExtractionOptions(
             polarity=polarity.value,
@@ -147,8 +147,7 @@ def extract(
             window_px=window,
             neighbours=neighbours.value,
         )
-        with library_for_extraction(library) as opened:
-            files = extract_into(opened, images, pixel_size_nm=pixel_size_nm, options=options, progress=display.advance)
+        files = extract_files(library, images, pixel_size_nm=pixel_size_nm, options=options, progress=display.advance)
     for file in files:
         state = "added" if file.added else "was there already, unchanged"
         result(f"{file.path}: {file.n_particles} particles, micrograph {file.micrograph_id}, {state}")

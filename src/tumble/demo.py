@@ -41,7 +41,10 @@ LABELS_PER_CLASS = 15
 MAX_EPOCHS = 45
 AUTHOR = "nanolabels.tif (pyparty)"
 MODEL_NAME = "ss-rVAE"
-REGION = "right half of the micrograph; crops that cross the middle and particles at the edge left out"
+REGION = (
+    "particles of the right half of the micrograph that match a reference object one to one; crops that cross the "
+    "middle and particles at the edge left out; their images, but no labels, took part in the fit"
+)
 
 #: Written first and last; it tells a folder that the demo may rebuild from one that it must not touch.
 MARKER = ".tumble-demo.json"
@@ -180,13 +183,16 @@ def _check_untouched(folder: Path) -> None:
         n_labels = json.loads((folder / MARKER).read_text(encoding="utf-8"))["n_labels"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / MARKER}: is damaged. Give another folder with --out.") from error
-    if n_labels is None or not (folder / "library.db").exists():
-        return  # interrupted before it was complete: nothing of a user's is in it
+    if not (folder / "library.db").exists():
+        return
     try:
         with Library(folder / "library.db") as library:
-            changed = len(library.label_history()) != n_labels or len(library.micrographs()) != 1
+            history = library.label_history()
+            # An interrupted demo did not get to write down how many labels it made; its own are known by their author.
+            foreign = bool((history["author"] != AUTHOR).any()) or len(library.micrographs()) > 1
+            changed = foreign or (n_labels is not None and len(history) != n_labels)
     except LibraryError:
-        changed = True
+        changed = n_labels is not None
     if changed:
         raise ConfigError(
             f"{folder / 'library.db'}: was changed since the demo made it (labels or micrographs added). "

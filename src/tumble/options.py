@@ -98,6 +98,10 @@ TranslationOption = Annotated[
 ]
 
 
+#: A femtometre and a metre: beyond these a length is a slip of the pen.
+_LEAST_NM, _LARGEST_NM = 1e-6, 1e9
+
+
 def parse_length_nm(text: str) -> float:
     """Read a length with its unit, in nanometres.
 
@@ -124,7 +128,10 @@ def parse_length_nm(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+\.?\d*(?:e-?\d+)?|\.\d+)\s*([^\W\d]+)\s*", text.lower())
     if not match or match[2] not in units or float(match[1]) <= 0:
         raise ConfigError(f"--pixel-size {text!r}: is not a positive length with its unit. Write for example 1.2nm.")
-    return float(match[1]) * units[match[2]]
+    length_nm = float(match[1]) * units[match[2]]
+    if not _LEAST_NM <= length_nm <= _LARGEST_NM:
+        raise ConfigError(f"--pixel-size {text!r}: no microscope has such pixels (1 fm to 1 m). Check the unit.")
+    return length_nm
 
 
 def parse_threshold(text: str) -> Literal["local", "otsu"] | float:

@@ -88,7 +88,7 @@ class Pose:
     Parameters
     ----------
     angle_rad : ndarray of shape (n,)
-        Rotation from the canonical object to the observed one, in (-pi, pi], counter-clockwise as displayed.
+        Rotation from the canonical object to the observed one, in [-pi, pi), counter-clockwise as displayed.
     shift_px : ndarray of shape (n, 2)
         Displacement (rows, columns) of the object from the centre of the crop, in px of the crop.
     scale : ndarray of shape (n,)

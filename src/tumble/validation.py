@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from tumble.errors import ConfigError, DataError, LabelError
 from tumble.types import UNLABELLED
@@ -19,6 +20,8 @@ __all__ = ["check_choice", "check_images", "check_labels", "check_number", "enco
 MIN_SIDE_PX = 8
 #: NaN is looked for in pieces of this many images, so that a memory map is never held whole.
 _CHUNK = 4096
+#: What -1 becomes in an array of strings, and what an empty cell of a table is read as.
+_NO_LABEL = frozenset({str(UNLABELLED), ""})
 
 
 def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> npt.NDArray[Any]:
@@ -41,12 +44,7 @@ def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> 
     DataError
         If `X` is not such a stack, has NaN or infinite pixels, or another size than the model was fitted to.
     """
-    try:
-        array = np.asarray(X)
-    except ValueError as error:
-        raise DataError(f"X: the images have different sizes {_sizes(X)}. Crop them to one size first.") from error
-    if array.dtype == object:
-        raise DataError(f"X: expected one numeric array, got objects of sizes {_sizes(X)}. Crop them to one size.")
+    array = _as_array(X)
     if array.ndim not in (3, 4):
         raise DataError(f"X: expected shape (n, H, W) or (n, C, H, W), got {array.shape}.")
     if len(array) == 0:
@@ -66,7 +64,21 @@ def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> 
             "Extract the crops with the same size."
         )
     _check_finite(array)
-    return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.itemsize > 4 and max(abs(float(array.max())), abs(float(array.min()))) > np.finfo(np.float32).max:
+        raise DataError("X: some pixels are beyond the range of 32-bit floating point. Rescale the images.")
+    return array.astype(np.float32, copy=False)
+
+
+def _as_array(X: Any) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise DataError(f"X: the images have different sizes {_sizes(X)}. Crop them to one size first.") from error
+    if array.dtype == object:
+        raise DataError(f"X: expected one numeric array, got objects of sizes {_sizes(X)}. Crop them to one size.")
+    return array
 
 
 def _check_finite(array: npt.NDArray[Any]) -> None:
@@ -87,7 +99,7 @@ def _sizes(X: Any) -> str:
 
 
 def is_unlabelled(y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which labels mean "no label": -1, and among objects and strings also None, NaN and "-1".
+    """Which labels mean "no label": -1, and among objects and strings also None, NaN, NA, "" and "-1".
 
     Examples
     --------
@@ -98,9 +110,7 @@ def is_unlabelled(y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return np.isnan(y) | (y == UNLABELLED)
     if y.dtype.kind in "iu":
         return y == UNLABELLED
-    return np.array(
-        [v is None or (isinstance(v, float) and v != v) or str(v) == str(UNLABELLED) for v in y], dtype=bool
-    )
+    return np.array([bool(pd.isna(v)) or str(v) in _NO_LABEL for v in y], dtype=bool)
 
 
 def check_labels(y: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -136,22 +146,31 @@ def check_labels(y: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_
     known = array[~unlabelled]
     if len(known) == 0:
         raise LabelError("y: every label is missing. Label at least one object of each class.")
+    array = _one_kind(array, unlabelled)
+    if len(np.unique(array[~unlabelled])) < 2:
+        raise LabelError(
+            f"y: all labels are {array[~unlabelled][0]!r}. A classifier needs labels of at least two classes."
+        )
+    return array, unlabelled
+
+
+def _one_kind(array: npt.NDArray[Any], unlabelled: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Turn whole floats into integers, and objects into integers or, failing that, into their text."""
+    known = array[~unlabelled]
     if array.dtype.kind == "f":
         if not np.equal(np.mod(known, 1), 0).all():
             raise LabelError("y: labels must be integers or strings, got fractions.")
         array = np.where(unlabelled, UNLABELLED, array).astype(np.int64)
     elif array.dtype.kind == "O":
         # One kind of label only: integers stay integers, anything else is compared by its text.
-        whole = all(isinstance(v, (int, np.integer)) for v in known)
+        if any(isinstance(v, (bool, np.bool_)) for v in known):
+            raise LabelError("y: labels must be integers or strings, got booleans.")
+        whole = all(isinstance(v, (int, np.integer)) or (isinstance(v, float) and v.is_integer()) for v in known)
         if whole:
             array = np.array([UNLABELLED if u else int(v) for v, u in zip(array, unlabelled, strict=True)])
         else:
             array = np.array(["" if u else str(v) for v, u in zip(array, unlabelled, strict=True)])
-    if len(np.unique(array[~unlabelled])) < 2:
-        raise LabelError(
-            f"y: all labels are {array[~unlabelled][0]!r}. A classifier needs labels of at least two classes."
-        )
-    return array, unlabelled
+    return array
 
 
 def encode_labels(

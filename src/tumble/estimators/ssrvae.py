@@ -196,16 +196,18 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         if self.likelihood == "bernoulli":
             _check_unit_range(images)
         config = self._model_config(len(classes), images.shape[1:])
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        result = fit_ssrvae(
-            TrainingData(images, indices),
-            config,
-            self._fit_config(config),
-            class_prior=self._class_prior(len(classes)),
-            seed=seed,
-            device=resolve_device(self.device),
-            callbacks=callbacks,
-        )
+        try:
+            result = fit_ssrvae(
+                TrainingData(images, indices),
+                config,
+                self._fit_config(config),
+                class_prior=self._class_prior(len(classes)),
+                seed=self._seed(),
+                device=resolve_device(self.device),
+                callbacks=callbacks,
+            )
+        except FloatingPointError as error:
+            raise ConfigError(f"learning_rate={self.learning_rate!r}: {error}.") from error
         self.classes_ = classes
         self.model_ = result.model
         self.history_ = result.history
@@ -262,6 +264,14 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         for name in ("pseudo_label_weight", "generative_weight", "pose_weight"):
             check_number(name, getattr(self, name), low=0)
         check_number("pseudo_label_threshold", self.pseudo_label_threshold, low=0, high=1)
+
+    def _seed(self) -> int:
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except ValueError as error:
+            raise ConfigError(
+                f"random_state={self.random_state!r}: expected a whole number, a RandomState or None."
+            ) from error
 
     def _class_prior(self, n_classes: int) -> npt.NDArray[np.float64] | None:
         if self.class_prior is None:

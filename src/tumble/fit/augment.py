@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tumble.model.coordinates import place
-from tumble.model.ssrvae import PoseSample
+from tumble.model.coordinates import Placement, place
 
 if TYPE_CHECKING:
     from tumble.fit.config import Disorder
@@ -20,7 +19,7 @@ def _uniform(shape: tuple[int, ...], half_width: float, generator: torch.Generat
     return (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * half_width
 
 
-def disturb_geometry(x: Tensor, disorder: Disorder, generator: torch.Generator) -> tuple[Tensor, PoseSample]:
+def disturb_geometry(x: Tensor, disorder: Disorder, generator: torch.Generator) -> tuple[Tensor, Placement]:
     """Rotate, shift, magnify and shear each image at random.
 
     Parameters
@@ -36,15 +35,15 @@ def disturb_geometry(x: Tensor, disorder: Disorder, generator: torch.Generator) 
     -------
     disturbed : Tensor of shape (batch, C, H, W)
         Each image at its new pose; what enters at the edges repeats the edge.
-    applied : PoseSample
-        The rotation, shift and magnification applied. The shear is not part of it: it changes the shape.
+    applied : Placement
+        What was done, with what it does to the pose.
     """
     batch = len(x)
     angle = _uniform((batch,), disorder.angle_rad, generator)
     shift = _uniform((batch, 2), disorder.shift_px, generator)
     scale = _uniform((batch,), disorder.log_scale, generator).exp()
     shear = _uniform((batch, 2), disorder.shear, generator) if disorder.shear else None
-    return place(x, angle, shift, scale, shear=shear), PoseSample(angle, shift, scale)
+    return place(x, angle, shift, scale, shear=shear), Placement.of(angle, shift, scale, shear)
 
 
 def disturb_intensity(x: Tensor, disorder: Disorder, pixel_scale: Tensor, generator: torch.Generator) -> Tensor:

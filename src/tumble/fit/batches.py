@@ -85,7 +85,8 @@ def iterate_batches(
     for step in range(n_steps):
         # The last batch is filled up from the front, so that every step has the same size.
         rows = np.take(order, np.arange(step * batch_size, (step + 1) * batch_size), mode="wrap")
-        drawn = rng.permutation(np.resize(np.arange(len(classes)), labelled_batch_size))
+        # A new order of the classes for each step: with more classes than places, all of them get their turn.
+        drawn = rng.permutation(np.resize(rng.permutation(len(classes)), labelled_batch_size))
         picks = np.array([rng.choice(members[k]) for k in drawn])
         yield Batch(
             as_images(data.x[picks], device),

@@ -122,8 +122,6 @@ def fit_ssrvae(
     history: dict[str, list[float]] = {}
     for epoch in range(1, n_epochs + 1):
         means = run.epoch()
-        if not all(map(math.isfinite, means.values())):
-            raise FloatingPointError(f"the loss became {means['loss']} in epoch {epoch}; try a lower learning_rate")
         for name, value in means.items():
             history.setdefault(name, []).append(value)
         elapsed = time.perf_counter() - started
@@ -190,6 +188,8 @@ class _Run:
             kl_weight=settings.kl_weight * ramp,
             generator=self.generator,
         )
+        if not math.isfinite(parts["loss"]):
+            raise FloatingPointError(f"the loss became {parts['loss']} in step {self.step}; use a lower rate")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT_NORM)
@@ -205,9 +205,9 @@ def _initial_model(
     rows = np.sort(rng.permutation(len(data))[:_STATISTICS_SAMPLE])
     sample = as_images(data.x[rows], torch.device("cpu"))
     scale = max(float(sample.std()), 1e-6)
-    # Layers draw their initial weights from torch's global generator; the fork gives it back as it was.
+    # Layers draw their initial weights from torch's global CPU generator; the fork gives it back as it was.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = SSRVAE(config, pixel_offset=float(sample.mean()), pixel_scale=scale)
     return model.to(device)
 

@@ -15,7 +15,8 @@ from tumble.model import objectives
 if TYPE_CHECKING:
     from tumble.fit.batches import Batch
     from tumble.fit.config import FitConfig
-    from tumble.model.ssrvae import SSRVAE, PoseSample
+    from tumble.model.coordinates import Placement
+    from tumble.model.ssrvae import SSRVAE
 
 __all__ = ["Teacher", "training_loss"]
 
@@ -53,12 +54,12 @@ class _Views:
     """The images of one step and the disorder applied to them."""
 
     labelled: Tensor
-    labelled_pose: PoseSample
+    labelled_pose: Placement
     disturbed: Tensor
-    disturbed_pose: PoseSample
+    disturbed_pose: Placement
 
 
-def _views(model: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
+def _views(batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
     labelled, labelled_pose = disturb_geometry(batch.x_labelled, settings.disorder, generator)
     disturbed, disturbed_pose = disturb_geometry(batch.x_unlabelled, settings.disorder, generator)
     return _Views(labelled, labelled_pose, disturbed, disturbed_pose)
@@ -98,7 +99,7 @@ def training_loss(
     parts : dict of str to float
         Unweighted means of the terms; bounds in nats per pixel.
     """
-    views = _views(model, batch, settings, generator)
+    views = _views(batch, settings, generator)
     n_labelled, n_unlabelled = len(batch.y), len(batch.x_unlabelled)
     # One pass of the classifier over all views: batch normalisation then sees the mixture it will meet later.
     seen = torch.cat([views.labelled, views.disturbed])

@@ -1,5 +1,6 @@
 """Reading micrographs and bringing their intensities into shape."""
 
+from tumble.micrograph.label_image import read_label_image
 from tumble.micrograph.preprocess import estimate_background, estimate_noise, intensity_range, to_uint8
 from tumble.micrograph.read import READABLE_SUFFIXES, micrograph_from_array, read_micrograph
 
@@ -9,6 +10,7 @@ __all__ = [
     "estimate_noise",
     "intensity_range",
     "micrograph_from_array",
+    "read_label_image",
     "read_micrograph",
     "to_uint8",
 ]

@@ -72,19 +72,13 @@ def read_micrograph(path: str | os.PathLike[str], *, pixel_size_nm: float | None
     file = Path(path).expanduser()
     if pixel_size_nm is not None:
         _check_pixel_size(pixel_size_nm)
-    reader = _reader_for(file, source)
+    reader = reader_for(file, source)
     try:
         content = reader(file, source)
     except (InputFileError, DataError):
         raise
     except Exception as error:
-        # Decoders raise whatever a damaged file happens to trigger; to the user it is one and the same thing.
-        detail = str(error).strip().splitlines()
-        reason = detail[0] if detail else type(error).__name__
-        raise InputFileError(
-            f"{source}: cannot be read as {file.suffix.lower().lstrip('.').upper()}: {reason}. The file is "
-            "damaged, incomplete or of another kind than its name says; copy or export it again."
-        ) from error
+        raise damaged_file(source, file, error) from error
 
     notes = content.notes
     known_nm = content.pixel_size_nm
@@ -315,7 +309,21 @@ _READERS: dict[str, Callable[[Path, str], _FileContent]] = {
 READABLE_SUFFIXES = tuple(_READERS)
 
 
-def _reader_for(file: Path, source: str) -> Callable[[Path, str], _FileContent]:
+def damaged_file(source: str, file: Path, error: Exception) -> InputFileError:
+    """Make the error for a file that a decoder gave up on.
+
+    Decoders raise whatever a damaged file happens to trigger; to the user it is one and the same thing.
+    """
+    detail = str(error).strip().splitlines()
+    reason = detail[0] if detail else type(error).__name__
+    return InputFileError(
+        f"{source}: cannot be read as {file.suffix.lower().lstrip('.').upper()}: {reason}. The file is "
+        "damaged, incomplete or of another kind than its name says; copy or export it again."
+    )
+
+
+def reader_for(file: Path, source: str) -> Callable[[Path, str], _FileContent]:
+    """Choose the reader of an existing file by its suffix, or raise an InputFileError that says what is wrong."""
     if file.is_dir():
         raise InputFileError(f"{source}: is a folder; give the image files in it.")
     if not file.exists():

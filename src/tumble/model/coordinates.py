@@ -10,15 +10,16 @@ decoder is evaluated at the rotated and shifted pixel grid.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "Placement",
     "canonical_affine",
     "canonical_positions",
-    "compose_pose",
     "pixel_positions",
     "place",
     "rotate_vectors",
@@ -207,26 +208,60 @@ def place(
     return F.grid_sample(images, positions, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
-def compose_pose(
-    angle: Tensor, shift: Tensor, scale: Tensor, turn: Tensor, move: Tensor, zoom: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pose of an object after its image was itself placed with (`turn`, `move`, `zoom`).
+@dataclass(frozen=True)
+class Placement:
+    """What was done to an image, ``p -> A p + move``, in terms of what it does to the pose of the object in it.
 
     Parameters
     ----------
-    angle, scale : Tensor of shape (batch,)
-        Pose of the object in the image before.
-    shift : Tensor of shape (batch, 2)
-        Likewise, in px.
-    turn, zoom : Tensor of shape (batch,)
-        Rotation in radians and magnification that were applied to the image.
+    linear : Tensor of shape (batch, 2, 2)
+        The matrix A, acting on (row, column).
     move : Tensor of shape (batch, 2)
-        Displacement in px that was applied to the image.
-
-    Returns
-    -------
-    angle, shift, scale : Tensor
-        Pose of the object in the image after.
+        Displacement in px.
     """
-    moved = rotate_vectors(shift * zoom.unsqueeze(-1), turn) + move
-    return wrap_angle(angle + turn), moved, scale * zoom
+
+    linear: Tensor
+    move: Tensor
+
+    @classmethod
+    def of(cls, turn: Tensor, move: Tensor, zoom: Tensor, shear: Tensor | None = None) -> Placement:
+        """Describe what :func:`place` does with these arguments: shear, then magnify, turn and move."""
+        cos, sin = torch.cos(turn), torch.sin(turn)
+        linear = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2)) * zoom[:, None, None]
+        if shear is not None:
+            a, b = shear.unbind(dim=-1)
+            one = torch.ones_like(a)
+            linear = linear @ torch.stack([one, a, b, one], dim=-1).unflatten(-1, (2, 2))
+        return cls(linear, move)
+
+    @property
+    def angle(self) -> Tensor:
+        """Rotation in the polar decomposition of A, (batch,), in radians: shear turns an object a little too."""
+        return torch.atan2(self.linear[:, 1, 0] - self.linear[:, 0, 1], self.linear[:, 0, 0] + self.linear[:, 1, 1])
+
+    @property
+    def scale(self) -> Tensor:
+        """Magnification of lengths, the square root of that of areas; (batch,)."""
+        return torch.linalg.det(self.linear).abs().sqrt()
+
+    def rows(self, n: int) -> Placement:
+        """Return the first `n` rows."""
+        return Placement(self.linear[:n], self.move[:n])
+
+    def compose(self, angle: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pose of an object after its image was placed.
+
+        Parameters
+        ----------
+        angle, scale : Tensor of shape (batch,)
+            Pose of the object in the image before.
+        shift : Tensor of shape (batch, 2)
+            Likewise, in px.
+
+        Returns
+        -------
+        angle, shift, scale : Tensor
+            Pose of the object in the image after.
+        """
+        moved = (self.linear @ shift.unsqueeze(-1)).squeeze(-1) + self.move
+        return wrap_angle(angle + self.angle), moved, scale * self.scale

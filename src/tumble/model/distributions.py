@@ -17,7 +17,7 @@ from tumble.model.coordinates import wrap_angle
 if TYPE_CHECKING:
     from torch.distributions import Normal
 
-__all__ = ["CircularMixture", "WrappedNormal", "kl_normal", "kl_wrapped_normal", "mode_directions"]
+__all__ = ["CircularMixture", "WrappedNormal", "kl_normal", "mode_directions"]
 
 _LOG_2PI = math.log(2 * math.pi)
 #: Beyond this width the density is flat to 1e-5: 2 exp(-sigma^2 / 2) < 1e-5.
@@ -107,27 +107,6 @@ def mode_directions(like: Tensor) -> Tensor:
     """Directions ``2 pi m / M`` of M modes, with M the last dimension of `like`."""
     n_modes = like.shape[-1]
     return torch.arange(n_modes, device=like.device, dtype=like.dtype) * (2 * math.pi / n_modes)
-
-
-def kl_wrapped_normal(q: WrappedNormal, p: WrappedNormal) -> Tensor:
-    """KL(q || p) of two concentrated wrapped Normals, with a distance that stays smooth on the circle.
-
-    The squared difference of the means is replaced by ``2 (1 - cos difference)``, equal to second order and periodic.
-    The result is exact in the limit of small widths and an approximation for widths above about half a radian.
-
-    Parameters
-    ----------
-    q, p : WrappedNormal of shape (batch,)
-        The two densities.
-
-    Returns
-    -------
-    Tensor of shape (batch,)
-        Divergence in nats.
-    """
-    distance = 2 * (1 - torch.cos(q.loc - p.loc))
-    ratio = (q.scale / p.scale) ** 2
-    return 0.5 * (ratio + distance / p.scale**2 - 1 - torch.log(ratio))
 
 
 def kl_normal(q: Normal, p: Normal) -> Tensor:

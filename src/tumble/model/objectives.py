@@ -14,15 +14,18 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from tumble.model.coordinates import compose_pose
-from tumble.model.distributions import CircularMixture, WrappedNormal, kl_normal, kl_wrapped_normal
+from tumble.model.distributions import CircularMixture, kl_normal
 from tumble.model.ssrvae import ANGLE_MODE_PRIOR, LOG_SCALE_PRIOR, SSRVAE, PoseSample, PosteriorZPose, draw_normal
+
+if TYPE_CHECKING:
+    from tumble.model.coordinates import Placement
 
 __all__ = [
     "ElboTerms",
@@ -39,7 +42,8 @@ __all__ = [
 ]
 
 
-#: Modes of the angle below this weight are not worth a placement of the image.
+#: Modes of the angle below this part of the heaviest one are not worth a placement of the image. The floor is relative:
+#: while the posterior is flat, at least two modes must compete, or the likelihood could not tell them apart.
 _MODE_FLOOR = 0.1
 
 
@@ -106,7 +110,7 @@ def plausible_modes(q: CircularMixture, *, max_modes: int, floor: float) -> tupl
     max_modes : int
         Modes per row at most, the heaviest ones.
     floor : float
-        Modes of smaller weight are left out; the heaviest of a row never is.
+        Modes of less than this part of the heaviest one's weight are left out.
 
     Returns
     -------
@@ -117,8 +121,7 @@ def plausible_modes(q: CircularMixture, *, max_modes: int, floor: float) -> tupl
     """
     weights = q.log_weights.exp()
     heaviest, order = weights.detach().topk(min(max_modes, weights.shape[1]), dim=1)
-    keep = heaviest >= floor
-    keep[:, 0] = True
+    keep = heaviest >= floor * heaviest[:, :1]
     rows, column = keep.nonzero(as_tuple=True)
     modes = order[rows, column]
     kept = weights[rows, modes]
@@ -132,10 +135,10 @@ def kl_angle_modes(q: CircularMixture, rows: Tensor, modes: Tensor, weights: Ten
     ``sum_m w_m [log(w_m M) + KL(q(angle | m) || p(angle | m))]`` with p(m) = 1 / M. By the chain rule this is at least
     the divergence of the mixtures themselves, so that the bound stays a bound.
     """
-    within = kl_wrapped_normal(
-        WrappedNormal(q.offset[rows, modes], q.scale[rows, modes]),
-        WrappedNormal(q.offset.new_zeros(()), q.offset.new_full((), ANGLE_MODE_PRIOR)),
-    )
+    # Unwrapped: wrapping loses information on both sides, so that this is an upper bound of the divergence as well.
+    offset = Normal(q.offset[rows, modes, None], q.scale[rows, modes, None], validate_args=False)
+    zero = q.offset.new_zeros(())
+    within = kl_normal(offset, Normal(zero, zero + ANGLE_MODE_PRIOR))
     between = torch.log(weights.clamp(min=1e-30) * q.logits.shape[1])
     return weights.new_zeros(len(q.logits)).index_add(0, rows, weights * (between + within))
 
@@ -294,17 +297,17 @@ def pseudo_label_loss(logits: Tensor, teacher_probabilities: Tensor, *, threshol
     return F.cross_entropy(logits, pseudo_y, reduction="none") * (confidence >= threshold).to(logits.dtype)
 
 
-def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: PoseSample) -> Tensor:
+def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: Placement) -> Tensor:
     """How unlikely, to the posterior of a placed image, the pose is that placing it should have given; (batch,).
 
     An image and its copy that was turned by ``applied.angle`` show the same object at angles that differ by
     ``applied.angle``, whatever the canonical orientation is; likewise for shift and scale. For the angle this is the
     cross-entropy, in nats, from the modes of the first posterior, turned, to the second posterior: a symmetric object
-    may keep its several modes. Only the second is taught by it. For shift and scale it is a Huber distance in units of
-    the prior.
+    may keep its several modes, and only the second posterior is taught by it. For shift and scale it is a Huber
+    distance in units of the prior, which teaches both.
     """
     pose = before.mean_pose()
-    angle, shift, scale = compose_pose(pose.angle, pose.shift, pose.scale, applied.angle, applied.shift, applied.scale)
+    angle, shift, scale = applied.compose(pose.angle, pose.shift, pose.scale)
     total = shift_and_scale_distance(model, after, PoseSample(angle, shift, scale))
     if before.qangle is not None and after.qangle is not None:
         weights = before.qangle.log_weights.exp().detach()
@@ -313,8 +316,9 @@ def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPos
     return total
 
 
-def pose_surprise(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
-    """``-log q(angle)`` at a known angle, and the distances of shift and scale from known ones; (batch,)."""
+def pose_surprise(model: SSRVAE, posterior: PosteriorZPose, applied: Placement) -> Tensor:
+    """``-log q(angle)`` of an upright, centred object after its image was placed, and shift and scale; (batch,)."""
+    target = PoseSample(applied.angle, applied.move, applied.scale)
     total = shift_and_scale_distance(model, posterior, target)
     if posterior.qangle is not None:
         total = total - posterior.qangle.log_prob(target.angle)

@@ -37,6 +37,8 @@ __all__ = [
 INVARIANCES = ("rotation", "translation", "scale")
 LIKELIHOODS = ("gaussian", "bernoulli")
 
+#: Least log width of the Gaussian likelihood, relative to the spread of the pixels: 2 % of it.
+_LOG_SIGMA_FLOOR = -4.0
 #: Modes of the angle's posterior: 30 degrees apart, which every symmetry of order 2, 3, 4 or 6 maps onto each other.
 N_ANGLE_MODES = 12
 #: Width of the angle's prior within a mode. At half the distance of the modes the sum over modes is flat to 2 %.
@@ -203,11 +205,11 @@ class SSRVAE(nn.Module):
         if "shift" in out:
             unit = self.config.translation_prior * self.config.side
             in_units = _normal(out["shift"])
-            qshift = Normal(in_units.loc * unit, in_units.scale * unit)
+            qshift = Normal(in_units.loc * unit, in_units.scale * unit, validate_args=False)
         qlogscale = None
         if "logscale" in out:
             in_units = _normal(out["logscale"])
-            qlogscale = Normal(in_units.loc * LOG_SCALE_PRIOR, in_units.scale * LOG_SCALE_PRIOR)
+            qlogscale = Normal(in_units.loc * LOG_SCALE_PRIOR, in_units.scale * LOG_SCALE_PRIOR, validate_args=False)
         return PosteriorZPose(qz, qangle, qshift, qlogscale)
 
     def canonical(self, z: Tensor, y: Tensor) -> Tensor:
@@ -241,9 +243,10 @@ class SSRVAE(nn.Module):
             # Resampled means can touch 0 and 1 by rounding, where the logarithm would be infinite.
             log_p = -F.binary_cross_entropy(mean.clamp(1e-6, 1 - 1e-6), x, reduction="none")
             return log_p.flatten(1).sum(dim=1)
-        # The width is relative to the spread of the pixels and bounded below: a perfect fit must not diverge. With one
-        # width for all pixels the squares can be summed first, which spares three passes over the images.
-        log_sigma = self.log_sigma.clamp(min=-4.0) + torch.log(self.pixel_scale)
+        # The width is relative to the spread of the pixels and softly bounded below: a perfect fit must not diverge.
+        # With one width for all pixels the squares can be summed first, which spares three passes over the images.
+        floor = torch.full_like(self.log_sigma, _LOG_SIGMA_FLOOR)
+        log_sigma = torch.logaddexp(self.log_sigma, floor) + torch.log(self.pixel_scale)
         squares = (x - mean).square().flatten(1).sum(dim=1)
         n_pixels = x[0].numel()
         return -0.5 * squares * torch.exp(-2 * log_sigma) - n_pixels * (log_sigma + 0.5 * math.log(2 * math.pi))

@@ -99,6 +99,9 @@ def extract_particles(
     """
     window = crop_size if window_px is None else window_px
     _check_settings(polarity, threshold, min_area_px, max_area_px, border, crop_size, window, neighbours)
+    shorter = min(micrograph.pixels.shape)
+    if not 0 <= smoothing_px <= shorter / 4:
+        raise ConfigError(f"smoothing_px={smoothing_px!r}: must be from 0 to {shorter // 4} px for this image.")
     found = segment_particles(
         micrograph,
         polarity=polarity,
@@ -152,6 +155,10 @@ def extract_particles(
     return Particles(crops, table, mask, outlines, parameters)
 
 
+#: Crops beyond this would hold whole micrographs, once for every particle.
+_MAX_CROP_PX = 2048
+
+
 def _check_settings(
     polarity: str,
     threshold: Threshold,
@@ -176,8 +183,8 @@ def _check_settings(
     elif not math.isfinite(threshold):
         raise ConfigError(f"threshold={threshold!r}: must be a finite intensity.")
     for name, value, least in (("crop_size", crop_size, 8), ("window_px", window_px, 8)):
-        if value != int(value) or value < least:
-            raise ConfigError(f"{name}={value!r}: must be a whole number of at least {least} px.")
+        if value != int(value) or not least <= value <= _MAX_CROP_PX:
+            raise ConfigError(f"{name}={value!r}: must be a whole number from {least} to {_MAX_CROP_PX} px.")
     if min_area_px is not None and min_area_px < 1:
         raise ConfigError(f"min_area_px={min_area_px!r}: must be at least 1 px.")
     if max_area_px is not None and max_area_px < (min_area_px or 1):

@@ -12,8 +12,8 @@ from tumble.pipeline.extract import (
     ExtractedFile,
     ExtractionOptions,
     ProgressCallback,
+    extract_files,
     extract_into,
-    library_for_extraction,
 )
 from tumble.pipeline.fit import MODEL_FILES, estimator_for_crops, fit_library
 from tumble.pipeline.label import label_from_csv, label_from_mask, parse_class_names
@@ -28,10 +28,10 @@ __all__ = [
     "classify_library",
     "estimator_for_crops",
     "evaluate",
+    "extract_files",
     "extract_into",
     "fit_library",
     "label_from_csv",
     "label_from_mask",
-    "library_for_extraction",
     "parse_class_names",
 ]

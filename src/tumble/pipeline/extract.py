@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tumble.errors import TumbleError
 from tumble.library import Library
 from tumble.micrograph import read_micrograph
 from tumble.particles import extract_particles
 
-__all__ = ["ExtractedFile", "ExtractionOptions", "ProgressCallback", "extract_into", "library_for_extraction"]
+if TYPE_CHECKING:
+    from tumble.types import Micrograph, Particles
+
+__all__ = ["ExtractedFile", "ExtractionOptions", "ProgressCallback", "extract_files", "extract_into"]
 
 #: Called with what is being done, how many are done, and how many there are.
 ProgressCallback = Callable[[str, int, int], None]
@@ -97,64 +99,96 @@ def extract_into(
     TumbleError
         For the first file that cannot be used, with its name.
     """
+    return _extract_all(library, list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), progress)
+
+
+def extract_files(
+    library: str | os.PathLike[str],
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    pixel_size_nm: float | None = None,
+    options: ExtractionOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[ExtractedFile]:
+    """Do as :func:`extract_into`, and make the library where there is none.
+
+    A new library is made only once the first image has given particles, so that a misspelt name leaves nothing
+    behind, and nothing ever has to be removed that another process may have begun to use.
+
+    Parameters
+    ----------
+    library : path or URL
+        The library.
+    paths, pixel_size_nm, options, progress
+        As in :func:`extract_into`.
+
+    Returns
+    -------
+    list of ExtractedFile
+        One for each file, in order.
+
+    Raises
+    ------
+    TumbleError
+        For the first file that cannot be used, with its name.
+    """
+    text, files = os.fspath(library), list(map(str, paths))
     options = options or ExtractionOptions()
+    first = None
+    if files and "://" not in text and not Path(text).expanduser().exists():
+        if progress:
+            progress("Extracting", 0, len(files))
+        try:
+            first = _find(files[0], pixel_size_nm, options)
+        except TumbleError as error:
+            raise _with_context(error, files[0], 0, len(files)) from error
+    with Library(text, create=True) as opened:
+        return _extract_all(opened, files, pixel_size_nm, options, progress, first=first)
+
+
+def _extract_all(
+    library: Library,
+    paths: list[str],
+    pixel_size_nm: float | None,
+    options: ExtractionOptions,
+    progress: ProgressCallback | None,
+    *,
+    first: tuple[Micrograph, Particles] | None = None,
+) -> list[ExtractedFile]:
     results = []
     for done, path in enumerate(paths):
         if progress:
             progress("Extracting", done, len(paths))
         try:
-            results.append(_extract_file(library, str(path), pixel_size_nm, options))
+            ready = first if done == 0 else None
+            results.append(_extract_file(library, path, pixel_size_nm, options, ready))
         except TumbleError as error:
-            raise _with_context(error, str(path), done, len(paths)) from error
+            raise _with_context(error, path, done, len(paths)) from error
     if progress:
         progress("Extracting", len(paths), len(paths))
     return results
 
 
-@contextmanager
-def library_for_extraction(path: str | os.PathLike[str]) -> Iterator[Library]:
-    """Open a library, or create it for the length of the block at least.
-
-    A library that was created here and holds no micrograph when the block fails is removed again, so that a
-    misspelt image name leaves nothing behind.
-
-    Parameters
-    ----------
-    path : path or URL
-        The library.
-
-    Yields
-    ------
-    Library
-    """
-    text = os.fspath(path)
-    file = None if "://" in text else Path(text).expanduser()
-    is_new = file is not None and not file.exists()
-    is_empty = False
-    try:
-        with Library(text, create=True) as library:
-            try:
-                yield library
-            except BaseException:
-                is_empty = library.micrographs().empty
-                raise
-    except BaseException:
-        if file is not None and is_new and is_empty:
-            file.unlink(missing_ok=True)
-        raise
+def _find(path: str, pixel_size_nm: float | None, options: ExtractionOptions) -> tuple[Micrograph, Particles]:
+    micrograph = read_micrograph(path, pixel_size_nm=pixel_size_nm)
+    return micrograph, extract_particles(micrograph, **asdict(options))
 
 
 def _extract_file(
-    library: Library, path: str, pixel_size_nm: float | None, options: ExtractionOptions
+    library: Library,
+    path: str,
+    pixel_size_nm: float | None,
+    options: ExtractionOptions,
+    ready: tuple[Micrograph, Particles] | None,
 ) -> ExtractedFile:
-    micrograph = read_micrograph(path, pixel_size_nm=pixel_size_nm)
+    micrograph = ready[0] if ready else read_micrograph(path, pixel_size_nm=pixel_size_nm)
     micrographs = library.micrographs()
     known = micrographs.loc[micrographs["content_hash"] == micrograph.content_hash]
     if len(known):
         return ExtractedFile(
             path, int(known.index[0]), int(known["n_particles"].iloc[0]), added=False, notes=micrograph.notes
         )
-    particles = extract_particles(micrograph, **asdict(options))
+    particles = ready[1] if ready else extract_particles(micrograph, **asdict(options))
     micrograph_id = library.add_micrograph(micrograph, particles)
     return ExtractedFile(path, micrograph_id, len(particles), added=True, notes=micrograph.notes)
 

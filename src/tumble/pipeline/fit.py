@@ -97,22 +97,23 @@ def fit_library(
         # Particles lie in their micrograph as they fell: labelled ones are no more upright than the others.
         estimator = SSRVAEClassifier(labelled_orientation="arbitrary")
     logger.info("fitting on %d particles, %d of them labelled", len(ids), sum(v is not None for v in y))
-    try:
-        estimator.fit(crops, y, callbacks=callbacks)
-    except FloatingPointError as error:
-        raise ConfigError(
-            f"learning_rate: the fit diverged ({error}). Use a smaller one; nothing was stored."
-        ) from error
+    estimator.fit(crops, y, callbacks=callbacks)
     with _new_folder(folder) as partial:
         estimator.save(partial)
-        record = describe_model(
-            estimator,
-            name=name or folder.resolve().name,
-            folder=folder,
-            weights=fingerprint(partial),
-            labelled=[particle for particle, label in zip(ids, y, strict=True) if label is not None],
-        )
+    # The model is safe on disk before the library is told: should that fail, nothing of the fit is lost.
+    record = describe_model(
+        estimator,
+        name=name or folder.resolve().name,
+        folder=folder,
+        weights=fingerprint(folder),
+        labelled=[particle for particle, label in zip(ids, y, strict=True) if label is not None],
+    )
+    try:
         library.add_model(record)
+    except LibraryError as error:
+        raise LibraryError(
+            f"{error} The fitted model is in {folder}; `tumble classify` enters it into the library."
+        ) from error
     return record
 
 
@@ -312,6 +313,14 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise ModelFileError(
             f"{folder}: holds a model already. Give another folder, or --overwrite to replace that model."
         )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise ModelFileError(
+            f"{folder}: cannot be made there ({error.strerror or error}). Give another folder for the model."
+        ) from error
 
 
 @contextmanager

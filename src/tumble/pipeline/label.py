@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -143,17 +143,12 @@ def label_from_csv(library: Library, path: str | os.PathLike[str], *, author: st
 
 
 def _class_image(mask: str | os.PathLike[str] | npt.ArrayLike) -> tuple[str, npt.NDArray[np.int64]]:
-    """Return a name for messages and the mask as whole numbers; masks are often saved as float."""
-    if isinstance(mask, str | os.PathLike):
-        from tumble.micrograph import read_micrograph
+    """Return a name for messages and the mask as whole numbers."""
+    from tumble.micrograph.label_image import read_label_image, whole_numbers
 
-        source, values = str(mask), read_micrograph(mask).pixels
-    else:
-        source, values = "the class mask", np.asarray(mask)
-    whole: npt.NDArray[Any] = np.rint(values) if values.dtype.kind == "f" else values
-    if values.dtype.kind not in "biuf" or values.ndim != 2 or np.any(whole != values) or values.min() < 0:
-        raise DataError(f"{source}: must be one image of whole numbers >= 0, where 0 is background.")
-    return source, whole.astype(np.int64)
+    if isinstance(mask, str | os.PathLike):
+        return str(mask), read_label_image(mask)
+    return "the class mask", whole_numbers(np.asarray(mask), "the class mask")
 
 
 def _choose_micrograph(library: Library, micrograph_id: int | None) -> int:
