@@ -16,8 +16,8 @@ help:
 	@echo "make format rewrite the sources in the project's format"
 	@echo "make clean  remove $(VENV) and everything the commands above made"
 
-# PyTorch is installed first and by version: left to the resolver, pip would take a build with several GB of CUDA
-# packages. A build that is in the environment already (for a GPU, say) is kept.
+# PyTorch is installed first and by version, so that no other requirement pulls in whichever build is newest. A build
+# that is in the environment already (for the CPU alone, or for a GPU) is kept.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tumble needs Python 3.11 or later; this is $$($(PYTHON) --version). Try: make PYTHON=python3.11 ..."; exit 1; }

@@ -120,7 +120,7 @@ def run_demo(
         # Only now may the library know these labels: the report shows where they and the model disagree.
         library.add_labels(list(test.index), list(test), author=AUTHOR, source="held-out reference")
         tell("Writing the report", 0, 0)
-        write_report(library, folder / "report.html", model=MODEL_NAME)
+        write_report(library, folder / "report.html", model=MODEL_NAME, title="Gold nanoparticles")
         n_labels = len(library.label_history())
         summary = _summary(len(library.particles()), len(train), scores, detection)
     summary |= {
