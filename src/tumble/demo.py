@@ -227,7 +227,7 @@ def _match_reference(library: Library, gold: Bunch, found: Any) -> tuple[pd.Seri
     loose = match_segmentations(gold.objects, found, iou_threshold=0.3)
     classes = np.asarray(gold.classes, dtype=object)[gold.object_classes[match.pairs[:, 0] - 1]]
     # Particle i + 1 of the label image is the i-th particle of the library's only micrograph.
-    ids = library.particles().index.to_numpy()[match.pairs[:, 1] - 1]
+    ids = library.particle_ids()[match.pairs[:, 1] - 1]
     detection = {
         "recall_iou_0.5": match.recall,
         "recall_iou_0.3": loose.recall,

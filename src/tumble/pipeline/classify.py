@@ -88,7 +88,7 @@ def classify_library(
     folder = Path(model_dir).expanduser()
     weights = fingerprint(folder)
     estimator = SSRVAEClassifier.load(folder)
-    ids = [int(value) for value in library.particles().index]
+    ids = library.particle_ids().tolist()
     if not ids:
         raise LibraryError(f"{library.url}: holds no particles. Add a micrograph first, with `tumble extract`.")
     name, is_known = _model_name(library, weights, model_name or None, folder)

@@ -288,7 +288,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _chosen_particles(library: Library, particle_ids: Sequence[int] | None) -> list[int]:
-    known = [int(value) for value in library.particles().index]
+    known = library.particle_ids().tolist()
     if not known:
         raise LibraryError(f"{library.url}: holds no particles. Add a micrograph first, with `tumble extract`.")
     if particle_ids is None:
