@@ -122,6 +122,7 @@ def plausible_modes(q: CircularMixture, *, max_modes: int, floor: float) -> tupl
     weights = q.log_weights.exp()
     heaviest, order = weights.detach().topk(min(max_modes, weights.shape[1]), dim=1)
     keep = heaviest >= floor * heaviest[:, :1]
+    keep[:, 0] = True  # also where weights are NaN: the loss must show it, not an empty batch
     rows, column = keep.nonzero(as_tuple=True)
     modes = order[rows, column]
     kept = weights[rows, modes]

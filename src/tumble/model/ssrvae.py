@@ -248,7 +248,7 @@ class SSRVAE(nn.Module):
         floor = torch.full_like(self.log_sigma, _LOG_SIGMA_FLOOR)
         log_sigma = torch.logaddexp(self.log_sigma, floor) + torch.log(self.pixel_scale)
         squares = (x - mean).square().flatten(1).sum(dim=1)
-        n_pixels = x[0].numel()
+        n_pixels = math.prod(x.shape[1:])
         return -0.5 * squares * torch.exp(-2 * log_sigma) - n_pixels * (log_sigma + 0.5 * math.log(2 * math.pi))
 
 
