@@ -43,7 +43,7 @@ def load_nanogold() -> Bunch:
 
     References
     ----------
-    .. [1] A. Hughes, "pyparty", George Washington University, 2013, https://pypi.org/project/pyparty/
+    .. [1] A. Hughes, "pyparty", Python package, George Washington University, 2013
        (BSD 3-Clause).
 
     Examples
