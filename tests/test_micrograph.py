@@ -104,6 +104,15 @@ def test_grey_stored_as_colour_is_exact(tmp_path, ramp):
     assert "transparency" in micrograph.notes[0]
 
 
+def test_indexed_tiff_shows_the_colours_of_its_palette(tmp_path, ramp):
+    # A palette that turns the grey levels round: read as numbers, dark and bright would be exchanged.
+    palette = np.tile(np.arange(255, -1, -1, dtype=np.uint16) * 257, (3, 1))
+    tifffile.imwrite(tmp_path / "image.tif", ramp, photometric="palette", colormap=palette)
+    micrograph = read_micrograph(tmp_path / "image.tif")
+    np.testing.assert_array_equal(micrograph.pixels, 255 - ramp)
+    assert any("palette" in note for note in micrograph.notes)
+
+
 def test_planar_colour_tiff(tmp_path, ramp):
     planes = np.stack([ramp, ramp // 2, ramp // 3])
     tifffile.imwrite(tmp_path / "image.tif", planes, photometric="rgb", planarconfig="separate")

@@ -253,6 +253,10 @@ def _read_tiff(file: Path, source: str) -> _FileContent:
         if series.axes.startswith("S") or "SY" in series.axes:  # planar colours: channels come first
             array = np.moveaxis(array, series.axes.index("S"), -1)
         notes: list[str] = []
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+            # The numbers are places in a table of colours; the intensities are in the table.
+            array = (np.moveaxis(page.colormap[:, array], 0, -1) >> 8).astype(np.uint8)
+            notes.append("colours taken from the file's palette")
         if len(tiff.series) > 1:
             notes.append(f"the first of {len(tiff.series)} images of different size was read")
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and array.dtype.kind in "ub":
