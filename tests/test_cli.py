@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -165,3 +166,16 @@ def test_fit_shows_epoch_losses_and_time_left(monkeypatch: pytest.MonkeyPatch, t
     last = [line for line in out.getvalue().splitlines() if "Fitting, epoch" in line][-1]
     assert "3/75" in last
     assert "loss 1.25  kl_z 3  pseudo 0.5  8 s passed, about 3 min 05 s left" in last
+
+
+def test_defaults_of_the_options_are_those_of_the_functions() -> None:
+    """The options repeat them, since reading them from there would load torch for every `--help`."""
+    from tumble import cli, demo, pipeline
+
+    options = inspect.signature(cli.fit).parameters
+    settings = inspect.signature(pipeline.estimator_for_crops).parameters
+    pairs = {"scale_jitter": "scale_jitter", "shear_jitter": "shear_jitter", "translation": "translation_prior"}
+    for option, setting in pairs.items():
+        assert options[option].default == settings[setting].default
+    assert options["seed"].default == settings["random_state"].default
+    assert inspect.signature(cli.demo).parameters["max_epochs"].default == demo.MAX_EPOCHS

@@ -15,10 +15,9 @@ from tumble.fit.augment import disturb_geometry
 from tumble.fit.config import Disorder
 from tumble.model.coordinates import (
     Placement,
-    canonical_positions,
+    canonical_affine,
     pixel_positions,
     place,
-    rotate_vectors,
     wrap_angle,
 )
 
@@ -82,12 +81,16 @@ def test_magnification_doubles_distances():
 @given(angle=st.floats(-3, 3), row=st.floats(-4, 4), col=st.floats(-4, 4), scale=st.floats(0.5, 2))
 def test_positions_undo_the_pose(angle, row, col, scale):
     """A canonical point, posed by hand, looks back at itself."""
-    point = torch.tensor([1.5, -2.0])
-    observed = rotate_vectors(point * scale, torch.tensor(angle)) + torch.tensor([row, col])
-    back = canonical_positions(
-        observed[None, None], torch.tensor([angle]), torch.tensor([[row, col]]), torch.tensor([scale])
+    point = (1.5, -2.0)
+    observed = torch.tensor(
+        [
+            scale * (point[0] * math.cos(angle) - point[1] * math.sin(angle)) + row,
+            scale * (point[0] * math.sin(angle) + point[1] * math.cos(angle)) + col,
+            1.0,
+        ]
     )
-    np.testing.assert_allclose(back[0, 0, 0].numpy(), point.numpy(), atol=1e-4)
+    affine = canonical_affine(torch.tensor([angle]), torch.tensor([[row, col]]), torch.tensor([scale]))
+    np.testing.assert_allclose((affine[0] @ observed).numpy(), point, atol=1e-4)
 
 
 def blob(size=41):

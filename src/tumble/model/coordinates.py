@@ -19,10 +19,8 @@ from torch.nn import functional as F
 __all__ = [
     "Placement",
     "canonical_affine",
-    "canonical_positions",
     "pixel_positions",
     "place",
-    "rotate_vectors",
     "wrap_angle",
 ]
 
@@ -46,34 +44,6 @@ def wrap_angle(angle: Tensor) -> Tensor:
     [0.0, -2.283]
     """
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-
-
-def rotate_vectors(vectors: Tensor, angle: Tensor) -> Tensor:
-    """Rotate (row, column) vectors counter-clockwise as displayed.
-
-    Parameters
-    ----------
-    vectors : Tensor of shape (..., 2)
-        Row and column components.
-    angle : Tensor broadcastable to (...,)
-        Angles in radians.
-
-    Returns
-    -------
-    Tensor of shape (..., 2)
-        The rotated vectors.
-
-    Examples
-    --------
-    A vector to the right, turned by 90 degrees, points up (to smaller rows):
-
-    >>> turned = rotate_vectors(torch.tensor([0.0, 1.0]), torch.tensor(math.pi / 2))
-    >>> torch.allclose(turned, torch.tensor([-1.0, 0.0]), atol=1e-6)
-    True
-    """
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    row, col = vectors[..., 0], vectors[..., 1]
-    return torch.stack([row * cos - col * sin, row * sin + col * cos], dim=-1)
 
 
 def pixel_positions(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
@@ -116,7 +86,7 @@ def canonical_affine(angle: Tensor, shift: Tensor, scale: Tensor | None = None, 
         Matrices that act on (row, column, 1).
     """
     cos, sin = torch.cos(angle), torch.sin(angle)
-    # R(-angle) in (row, column) components: the inverse of `rotate_vectors`.
+    # R(-angle) in (row, column) components, where R takes "right" to "up" at 90 degrees.
     linear = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))
     if shear is not None:
         a, b = shear.unbind(dim=-1)
@@ -126,28 +96,6 @@ def canonical_affine(angle: Tensor, shift: Tensor, scale: Tensor | None = None, 
     if scale is not None:
         linear = linear / scale[:, None, None]
     return torch.cat([linear, -linear @ shift.unsqueeze(-1)], dim=-1)
-
-
-def canonical_positions(positions: Tensor, angle: Tensor, shift: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Where in the canonical object each observed pixel looks: ``R(-angle) (p - shift) / scale``.
-
-    Parameters
-    ----------
-    positions : Tensor of shape (H, W, 2)
-        Observed positions in px, see :func:`pixel_positions`.
-    angle : Tensor of shape (batch,)
-        Rotation of the object in radians.
-    shift : Tensor of shape (batch, 2)
-        Displacement of the object in px.
-    scale : Tensor of shape (batch,), optional
-        Magnification of the object.
-
-    Returns
-    -------
-    Tensor of shape (batch, H, W, 2)
-        Canonical (row, column) positions in px.
-    """
-    return _apply_affine(positions, canonical_affine(angle, shift, scale))
 
 
 def _apply_affine(positions: Tensor, affine: Tensor) -> Tensor:

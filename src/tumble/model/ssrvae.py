@@ -94,10 +94,6 @@ class PoseSample:
     shift: Tensor
     scale: Tensor
 
-    def rows(self, n: int) -> PoseSample:
-        """Return the first `n` rows."""
-        return PoseSample(self.angle[:n], self.shift[:n], self.scale[:n])
-
 
 @dataclass(frozen=True)
 class PosteriorZPose:
