@@ -29,8 +29,10 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
+# pyroVED, the reference of the paper's method, asks for torchvision (for plots alone), which would bring another torch.
 $(VENV)/.test: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps pyroved==0.3.0
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from tumble.baselines import AreaTreeClassifier, PixelForestClassifier
+from tumble.baselines import (
+    AreaTreeClassifier,
+    PixelBoostingClassifier,
+    PixelForestClassifier,
+    PixelSpreadingClassifier,
+    PixelTreeClassifier,
+)
 from tumble.datasets import make_agglomerates, make_cards
 from tumble.errors import DataError, LabelError, NotFittedError
 
@@ -50,6 +56,46 @@ def test_forest_knows_upright_cards_but_not_turned_ones():
     assert forest.score(turned.X, turned.y) < 0.75
 
 
+@pytest.mark.parametrize(
+    "model", [PixelTreeClassifier(random_state=0), PixelBoostingClassifier(max_iter=10, random_state=0)]
+)
+def test_trees_know_upright_cards(model):
+    train, test = (make_cards(n, angle=5, translation=0, random_state=n) for n in (10, 25))
+    y = np.append(train.y, [-1] * 4)
+    model.fit(np.concatenate([train.X, train.X[:4]]), y)
+    assert model.score(test.X, test.y) > 0.7
+    assert model.score(test.X[:, None], test.y) == model.score(test.X, test.y)
+
+
+def _islands(n, rng):
+    """Images of one bright pixel that wanders along a row: what is near says more than the first image of the row."""
+    X = np.zeros((n, 8, 8), dtype=np.float32)
+    y, place = np.arange(n) % 2, rng.uniform(0, 4, n)
+    for image, row, column in zip(X, np.where(y, 6, 1), place, strict=True):
+        image[row, int(column)], image[row, int(column) + 1] = 1 - column % 1, column % 1
+    return X, np.array(["low", "high"])[y]
+
+
+def test_labels_spread_over_unlabelled_images():
+    X, y = _islands(400, np.random.default_rng(0))
+    few = y.astype(object)
+    few[4:] = None
+    spreading = PixelSpreadingClassifier(n_neighbors=15, random_state=0).fit(X, few)
+    assert spreading.classes_.tolist() == ["high", "low"]
+    assert spreading.score(X, y) > 0.95
+    # The same few labels alone reach less far.
+    assert spreading.score(X, y) > PixelSpreadingClassifier(random_state=0).fit(X[:4], y[:4]).score(X, y) + 0.05
+
+
+def test_where_no_label_reaches_all_classes_are_as_probable():
+    X = np.zeros((12, 2, 2), dtype=np.float32)
+    X[:4, 0, 0], X[4:8, 0, 1], X[8:, 1, 1] = 1, 1, 1
+    y = np.repeat([0, 1, -1], 4)
+    spreading = PixelSpreadingClassifier(n_neighbors=2, random_state=0).fit(X, y)
+    proba = spreading.predict_proba(X[[0, 4, 8]])
+    np.testing.assert_allclose(proba, [[1, 0], [0, 1], [0.5, 0.5]], atol=1e-6)
+
+
 def test_forest_takes_grey_levels_in_both_forms():
     cards = make_cards(10, random_state=0)
     grey = np.round(cards.X * 255).astype(np.uint8)
@@ -58,7 +104,16 @@ def test_forest_takes_grey_levels_in_both_forms():
     np.testing.assert_allclose(forest.predict_proba(grey[:, None]), forest.predict_proba(grey))
 
 
-@pytest.mark.parametrize("model", [AreaTreeClassifier(max_depth=2, random_state=3), PixelForestClassifier(7, 3)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        AreaTreeClassifier(max_depth=2, random_state=3),
+        PixelForestClassifier(7, 3),
+        PixelTreeClassifier(4, 3),
+        PixelBoostingClassifier(2, 5, 3),
+        PixelSpreadingClassifier(10, 5, 0.3, 3),
+    ],
+)
 def test_parameters_survive_a_clone_and_seeds_repeat(model, gold):
     X = gold.mask.sum(axis=(1, 2)) if isinstance(model, AreaTreeClassifier) else gold.X
     assert clone(model).get_params() == model.get_params()

@@ -1,7 +1,5 @@
 """The scikit-learn face: what goes in, what comes out, what is refused, what survives a round trip."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from tumble import SSRVAEClassifier
+from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
-from tumble.errors import ConfigError, DataError, LabelError, ModelFileError, NotFittedError
+from tumble.errors import ConfigError, DataError, LabelError, NotFittedError
 from tumble.validation import check_labels
 
 
@@ -170,7 +168,8 @@ def test_clone_and_parameters(fitted):
         (np.zeros((0, 48, 48)), "no images"),
         (np.zeros((84, 5, 48)), "below 8 px"),
         (np.zeros((84, 48, 48), dtype=np.int64), "uint8 or floating"),
-        (np.zeros((84, 48, 48), dtype=complex), "uint8 or floating"),
+        (np.zeros((84, 48, 48), dtype=complex), "Complex data not supported"),
+        (np.full((84, 48, 48), 1e300), "32-bit"),
     ],
 )
 def test_bad_images_are_named(X, message):
@@ -193,8 +192,11 @@ def test_the_position_of_a_bad_image_is_told(cards):
         (np.full(96, -1), "every label is missing"),
         (np.array([None] * 96), "every label is missing"),
         (np.array([2] * 3 + [-1] * 93), "at least two classes"),
-        (np.linspace(0, 1, 96), "fractions"),
+        (np.linspace(0, 1, 96), "continuous"),
         (np.zeros((96, 2), dtype=int), "one label per image"),
+        (None, "requires y to be passed"),
+        (np.full(96, np.inf), "continuous"),
+        (np.array([True, False] * 48, dtype=object), "booleans"),
         (np.zeros(96, dtype=bool), "integers or strings"),
     ],
 )
@@ -210,6 +212,18 @@ def test_bad_labels_are_named(cards, y, message):
         {"invariances": ("rotation", "sheer")},
         {"decoder": "magic"},
         {"likelihood": "poisson"},
+        {"likelihood": np.array(["gaussian", "bernoulli"])},
+        {"method": "papers"},
+        {"encoder": "transformer"},
+        {"classifier": "best"},
+        {"angle_posterior": "cauchy"},
+        {"precision": "float8"},
+        {"sigma": 0},
+        {"predict_views": 0},
+        {"rotation_range_rad": 7},
+        {"encoder_channels": ()},
+        {"encoder_channels": (8, 2.5)},
+        {"degradation": -1},
         {"max_epochs": 0},
         {"learning_rate": -1},
         {"labelled_orientation": "up"},
@@ -247,41 +261,104 @@ def test_a_saved_model_says_the_same(cards, tmp_path, named):
     assert again.invariances == ("rotation", "scale")
 
 
-def damage_json(folder, change):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
+def rvae(**changes):
+    return RVAE(max_epochs=2, batch_size=32, hidden=16, random_state=0).set_params(**changes)
+
+
+@pytest.fixture(scope="module")
+def tumbled():
+    return make_cards(20, angle=180, random_state=3).X[:, ::2, ::2]
+
+
+@pytest.fixture(scope="module")
+def unsupervised(tumbled):
+    return rvae().fit(tumbled)
+
+
+def test_everything_that_comes_out_of_an_unsupervised_model(tumbled, unsupervised):
+    X = tumbled[:7]
+    assert unsupervised.transform(X).shape == (7, 2)
+    assert unsupervised.reconstruct(X).shape == X.shape
+    assert unsupervised.traverse(n=3).shape == (1, 3, 3, 24, 24)
+    pose = unsupervised.pose(X)
+    assert pose.angle_rad.shape == (7,)
+    assert pose.shift_px.shape == (7, 2)
+    assert (np.abs(pose.angle_rad) <= np.pi).all()
+    assert unsupervised.n_iter_ == 2
+    assert not hasattr(unsupervised, "classes_")
+    assert not hasattr(unsupervised, "predict")
+    np.testing.assert_array_equal(rvae().fit_transform(tumbled), unsupervised.transform(tumbled))
+
+
+def test_labels_play_no_part_in_an_unsupervised_model(tumbled, unsupervised):
+    again = rvae().fit(tumbled, np.arange(len(tumbled)))
+    np.testing.assert_array_equal(again.transform(tumbled), unsupervised.transform(tumbled))
+
+
+@pytest.mark.parametrize("posterior", ["mixture", "normal", "von_mises", "projected"])
+@pytest.mark.parametrize("decoder", ["template", "coordinate"])
+def test_parts_of_an_unsupervised_model_can_be_chosen(tumbled, posterior, decoder, tmp_path):
+    likelihood = "continuous_bernoulli" if decoder == "template" else "gaussian"
+    model = rvae(max_epochs=1, angle_posterior=posterior, decoder=decoder, likelihood=likelihood, latent_dim=1)
+    model.fit(tumbled)
+    model.save(tmp_path / "model")
+    again = RVAE.load(tmp_path / "model")
+    assert again.get_params() == model.get_params()
+    assert again.history_ == model.history_
+    X = tumbled[:5]
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
+    np.testing.assert_allclose(again.reconstruct(X), model.reconstruct(X), atol=1e-6)
+    np.testing.assert_allclose(again.traverse(n=2), model.traverse(n=2), atol=1e-6)
+    for name in ("angle_rad", "angle_std_rad", "shift_px", "scale"):
+        found = getattr(again.pose(X), name)
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, getattr(model.pose(X), name), atol=1e-6)
+
+
+def test_errors_of_an_unsupervised_model(tumbled, unsupervised):
+    with pytest.raises(ConfigError, match="fitted without classes"):
+        unsupervised.traverse(2)
+    with pytest.raises(NotFittedError, match="This RVAE is not fitted"):
+        rvae().transform(tumbled)
+    with pytest.raises(DataError, match="fitted to images of"):
+        unsupervised.transform(np.zeros((2, 32, 32)))
+    with pytest.raises(ConfigError, match="decoder='magic'"):
+        rvae(decoder="magic").fit(tumbled)
+    with pytest.raises(ConfigError, match="expected a tuple of names"):
+        rvae(invariances="rotation").fit(tumbled)
+    with pytest.raises(DataError, match="bernoulli"):
+        rvae(likelihood="bernoulli").fit(tumbled * 2)
+    with pytest.raises(TypeError):
+        RVAE(latentdim=3)
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    "changes",
     [
-        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
-        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "config.json").write_text("{"), "damaged"),
-        (lambda f: (f / "config.json").write_text("[]"), "not the configuration"),
-        (lambda f: (f / "weights.safetensors").write_bytes(b"\x00" * 100), "damaged"),
-        (lambda f: (f / "weights.safetensors").write_bytes(b"\x80\x04N."), "damaged"),
-        (lambda f: damage_json(f, lambda c: c.update(format=99)), "newer tumble"),
-        (lambda f: damage_json(f, lambda c: c["model"].update(hidden=10**9)), "hidden is 1000000000"),
-        (lambda f: damage_json(f, lambda c: c["model"].update(hidden=16)), "does not fit"),
-        (lambda f: damage_json(f, lambda c: c["model"].update(evil="x")), "networks is damaged"),
-        (lambda f: damage_json(f, lambda c: c.update(classes=["a"])), "number of classes"),
-        (lambda f: damage_json(f, lambda c: c["params"].update(evil=1)), "description is damaged"),
+        {"classifier": "fine", "invariances": ("rotation", "reflection")},
+        {"encoder": "dense", "decoder": "coordinate"},
+        {"predict_views": 3, "rotation_range_rad": 0.5},
+        {"class_prior": "learned", "sigma": 0.3},
+        {"labelled_orientation": "arbitrary", "degradation": 0.5},
+        {"encoder_channels": (8,), "angle_posterior": "projected"},
     ],
+    ids=lambda c: next(iter(c)),
 )
-def test_a_damaged_model_is_one_clear_error(fitted, tmp_path, damage, message):
-    folder = tmp_path / "model"
-    fitted.save(folder)
-    damage(folder)
-    with pytest.raises(ModelFileError, match=message):
-        SSRVAEClassifier.load(folder)
+def test_choices_survive_a_round_trip(cards, changes, tmp_path):
+    X, y = cards[0][:, ::3, ::3], cards[1]
+    model = quick(max_epochs=1, hidden=16, **changes).fit(X, y)
+    model.save(tmp_path / "model")
+    again = SSRVAEClassifier.load(tmp_path / "model")
+    assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_allclose(again.class_prior_, model.class_prior_, rtol=1e-6)
+    np.testing.assert_allclose(again.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_a_missing_model_says_how_to_make_one(tmp_path):
-    with pytest.raises(ModelFileError, match="tumble fit"):
-        SSRVAEClassifier.load(tmp_path / "nothing")
+def test_likelihood_follows_the_method(cards):
+    X, y = cards[0][:, ::3, ::3], cards[1]
+    assert quick(max_epochs=1).fit(X, y).model_.config.likelihood == "gaussian"
+    assert quick(max_epochs=1, method="paper", hidden=16).fit(X, y).model_.config.likelihood == "bernoulli"
 
 
 @given(st.lists(st.sampled_from(["a", "b", None, -1, float("nan")]), min_size=2, max_size=20))

@@ -10,9 +10,10 @@ from tumble.datasets import make_cards
 from tumble.fit import FitConfig
 from tumble.fit.batches import TrainingData, as_images, iterate_batches
 from tumble.fit.config import TARGET_STEPS, Disorder
-from tumble.fit.loop import _rate
 from tumble.fit.losses import Teacher, training_loss
-from tumble.model.ssrvae import SSRVAE, ModelConfig
+from tumble.fit.objective import rate_share as _rate
+from tumble.model.config import ModelConfig
+from tumble.model.ssrvae import SSRVAE
 
 CPU = torch.device("cpu")
 
@@ -106,7 +107,6 @@ def test_no_gradient_reaches_the_teacher_and_every_part_of_the_model_gets_one():
         teacher,
         batch,
         FitConfig(disorder=Disorder(log_scale=0.1), threshold=0.0),
-        log_py=torch.zeros(4),
         kl_weight=1.0,
         generator=torch.Generator().manual_seed(0),
     )

@@ -17,13 +17,14 @@ from tumble._version import __version__
 
 if TYPE_CHECKING:
     from tumble import datasets, errors
-    from tumble.estimators import SSRVAEClassifier
+    from tumble.estimators import RVAE, SSRVAEClassifier
     from tumble.library import Library
     from tumble.micrograph import read_micrograph
     from tumble.particles import extract_particles
     from tumble.report import write_report
 
 __all__ = [
+    "RVAE",
     "Library",
     "SSRVAEClassifier",
     "__version__",
@@ -37,6 +38,7 @@ __all__ = [
 #: Public name -> module that defines it; modules stand for themselves.
 _DEFINED_IN = {
     "Library": "tumble.library",
+    "RVAE": "tumble.estimators",
     "SSRVAEClassifier": "tumble.estimators",
     "extract_particles": "tumble.particles",
     "read_micrograph": "tumble.micrograph",

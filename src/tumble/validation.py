@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.utils import column_or_1d
 
 from tumble.errors import ConfigError, DataError, LabelError
 from tumble.types import UNLABELLED
@@ -14,12 +16,21 @@ from tumble.types import UNLABELLED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_choice", "check_images", "check_labels", "check_number", "encode_labels", "is_unlabelled"]
+__all__ = [
+    "as_labels",
+    "check_choice",
+    "check_images",
+    "check_labels",
+    "check_number",
+    "encode_labels",
+    "is_unlabelled",
+]
 
 #: Below this side an image holds too little for the networks' strides.
 MIN_SIDE_PX = 8
-#: NaN is looked for in pieces of this many images, so that a memory map is never held whole.
-_CHUNK = 4096
+#: NaN is looked for in pieces of about this many pixels, so that a memory map is never held whole.
+_CHUNK_PIXELS = 2**22
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 #: What -1 becomes in an array of strings, and what an empty cell of a table is read as.
 _NO_LABEL = frozenset({str(UNLABELLED), ""})
 
@@ -37,7 +48,7 @@ def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> 
     Returns
     -------
     ndarray of shape (n, C, H, W)
-        uint8 or float32; a view where possible.
+        bool, uint8 or float, as it came; a view where possible, so that a memory map stays one.
 
     Raises
     ------
@@ -49,9 +60,9 @@ def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> 
         raise DataError(f"X: expected shape (n, H, W) or (n, C, H, W), got {array.shape}.")
     if len(array) == 0:
         raise DataError("X: there are no images.")
-    if array.dtype == bool:
-        array = array.astype(np.float32)
-    if array.dtype.kind not in "fu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
+    if array.dtype.kind == "c":
+        raise DataError("X: Complex data not supported; give the magnitude, or both parts as channels.")
+    if array.dtype.kind not in "bfu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
         raise DataError(
             f"X: expected uint8 or floating point pixels, got {array.dtype}. Convert, for example X / X.max()."
         )
@@ -64,11 +75,9 @@ def check_images(X: Any, *, image_shape: tuple[int, int, int] | None = None) -> 
             "Extract the crops with the same size."
         )
     _check_finite(array)
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.itemsize > 4 and max(abs(float(array.max())), abs(float(array.min()))) > np.finfo(np.float32).max:
+    if array.dtype.itemsize > 4 and max(float(array.max()), -float(array.min())) > _FLOAT32_MAX:
         raise DataError("X: some pixels are beyond the range of 32-bit floating point. Rescale the images.")
-    return array.astype(np.float32, copy=False)
+    return array
 
 
 def _as_array(X: Any) -> npt.NDArray[Any]:
@@ -84,8 +93,14 @@ def _as_array(X: Any) -> npt.NDArray[Any]:
 def _check_finite(array: npt.NDArray[Any]) -> None:
     if array.dtype.kind != "f":
         return
-    for start in range(0, len(array), _CHUNK):
-        bad = ~np.isfinite(array[start : start + _CHUNK]).all(axis=(1, 2, 3))
+    size = max(1, _CHUNK_PIXELS // int(np.prod(array.shape[1:])))
+    for start in range(0, len(array), size):
+        piece = array[start : start + size]
+        # A sum is finite where all terms are; only a doubtful one costs a look at each pixel.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(piece.sum()):
+                continue
+        bad = ~np.isfinite(piece).all(axis=(1, 2, 3))
         if bad.any():
             first = start + int(np.argmax(bad))
             raise DataError(
@@ -135,42 +150,55 @@ def check_labels(y: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_
     LabelError
         If `y` has another length or kind, or holds fewer than two classes.
     """
+    array, unlabelled = as_labels(y, n)
+    classes = np.unique(array[~unlabelled])
+    if len(classes) < 2:
+        raise LabelError(
+            f"y: all labels are of one class, {classes[0]}. A classifier needs labels of at least two classes."
+        )
+    return array, unlabelled
+
+
+def as_labels(y: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Give what :func:`check_labels` gives, also for labels of a single class."""
+    if y is None:
+        raise LabelError("y: a classifier requires y to be passed, but the target y is None. Give -1 for unlabelled.")
     array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = column_or_1d(array, warn=True)
     if array.ndim != 1:
         raise LabelError(f"y: expected one label per image, shape ({n},), got shape {array.shape}.")
     if len(array) != n:
         raise LabelError(f"y: {len(array)} labels for {n} images. Give one per image, -1 for unlabelled ones.")
     if array.dtype.kind == "b" or array.dtype.kind not in "iufUO":
-        raise LabelError(f"y: labels must be integers or strings, got {array.dtype}.")
+        raise _unknown_kind(array.dtype)
     unlabelled = is_unlabelled(array)
-    known = array[~unlabelled]
-    if len(known) == 0:
+    if unlabelled.all():
         raise LabelError("y: every label is missing. Label at least one object of each class.")
-    array = _one_kind(array, unlabelled)
-    if len(np.unique(array[~unlabelled])) < 2:
-        raise LabelError(
-            f"y: all labels are {array[~unlabelled][0]!r}. A classifier needs labels of at least two classes."
-        )
-    return array, unlabelled
+    return _one_kind(array, unlabelled), unlabelled
 
 
 def _one_kind(array: npt.NDArray[Any], unlabelled: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     """Turn whole floats into integers, and objects into integers or, failing that, into their text."""
     known = array[~unlabelled]
     if array.dtype.kind == "f":
-        if not np.equal(np.mod(known, 1), 0).all():
-            raise LabelError("y: labels must be integers or strings, got fractions.")
+        if not (np.isfinite(known).all() and (known == np.floor(known)).all()):
+            raise _unknown_kind("continuous numbers")
         array = np.where(unlabelled, UNLABELLED, array).astype(np.int64)
     elif array.dtype.kind == "O":
         # One kind of label only: integers stay integers, anything else is compared by its text.
         if any(isinstance(v, (bool, np.bool_)) for v in known):
-            raise LabelError("y: labels must be integers or strings, got booleans.")
+            raise _unknown_kind("booleans")
         whole = all(isinstance(v, (int, np.integer)) or (isinstance(v, float) and v.is_integer()) for v in known)
         if whole:
             array = np.array([UNLABELLED if u else int(v) for v, u in zip(array, unlabelled, strict=True)])
         else:
             array = np.array(["" if u else str(v) for v, u in zip(array, unlabelled, strict=True)])
     return array
+
+
+def _unknown_kind(found: Any) -> LabelError:
+    return LabelError(f"y: Unknown label type: labels must be integers or strings, got {found}.")
 
 
 def encode_labels(
@@ -185,7 +213,7 @@ def encode_labels(
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raise a ConfigError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, Hashable) or value not in choices:
         raise ConfigError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}.")
 
 

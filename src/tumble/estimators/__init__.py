@@ -1,5 +1,6 @@
-"""The scikit-learn face of the model: arrays in, arrays out."""
+"""The models behind scikit-learn's interface."""
 
+from tumble.estimators.rvae import RVAE
 from tumble.estimators.ssrvae import SSRVAEClassifier
 
-__all__ = ["SSRVAEClassifier"]
+__all__ = ["RVAE", "SSRVAEClassifier"]

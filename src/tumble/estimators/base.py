@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils import check_random_state
 
-from tumble.errors import ConfigError, ModelFileError, NotFittedError
+from tumble.errors import ConfigError, NotFittedError
+from tumble.estimators.settings import fit_config, objective
+from tumble.estimators.storage import describe, restored
+from tumble.fit import fit_ssrvae
 from tumble.fit.batches import as_images
 from tumble.fit.checkpoint import load_model, save_model
 from tumble.types import Pose
@@ -18,18 +24,46 @@ from tumble.validation import check_images, check_number
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from sklearn.utils import Tags
     from torch import Tensor
 
+    from tumble.fit import EpochReport
+    from tumble.fit.batches import TrainingData
+    from tumble.model.config import ModelConfig
     from tumble.model.ssrvae import SSRVAE, PosteriorZPose
 
-__all__ = ["ImageModel", "resolve_device", "stacked"]
+__all__ = ["FitOptions", "ImageModel", "resolve_device", "stacked"]
 
-_BATCH = 512
+#: Images per pass through the networks: more would only leave the processor's caches.
+_BATCH = 256
 
 
-class ImageModel(BaseEstimator):
+class _NotFitted(NotFittedError, SklearnNotFittedError):
+    """Caught under either name."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` takes beside the data.
+
+    Parameters
+    ----------
+    callbacks : sequence of callable
+        See :mod:`tumble.fit.callbacks`.
+    checkpoint : path or None
+        Folder for the state of the run.
+    resume : bool
+        Whether to go on from that state.
+    """
+
+    callbacks: Sequence[Callable[[EpochReport], None]] = ()
+    checkpoint: str | os.PathLike[str] | None = None
+    resume: bool = False
+
+
+class ImageModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Methods of a fitted model that do not depend on how it was fitted.
 
     A subclass has the constructor and `fit`, which sets the attributes below.
@@ -39,17 +73,36 @@ class ImageModel(BaseEstimator):
     model_ : SSRVAE
         The fitted module.
     classes_ : ndarray of shape (n_classes,)
-        Classes.
+        Classes; absent where the model was fitted without.
     history_, n_iter_, stop_reason_, fit_seconds_
         How the fit went.
     """
 
     model_: SSRVAE
     classes_: npt.NDArray[Any]
+    class_prior_: npt.NDArray[np.float32]
     history_: dict[str, list[float]]
     n_iter_: int
     stop_reason_: str
     fit_seconds_: float
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # Stacks of images, (n, H, W) or (n, C, H, W); scikit-learn has no word for the latter.
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of latent factors, for scikit-learn to name them."""
+        self._check_fitted()
+        return self.model_.config.latent_dim
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Latent factors: posterior mean of z given the most probable class; shape (n, latent_dim).
@@ -82,7 +135,7 @@ class ImageModel(BaseEstimator):
         parts = []
         for x in self._batches(X):
             posterior, _ = self._posterior(x)
-            pose = posterior.mean_pose()
+            pose = self.model_.mean_pose(posterior)
             width = posterior.qangle.circular_std() if posterior.qangle else torch.zeros_like(pose.angle)
             parts.append(torch.cat([torch.stack([pose.angle, pose.scale, width], dim=1), pose.shift], dim=1))
         numbers = stacked(iter(parts))
@@ -104,9 +157,11 @@ class ImageModel(BaseEstimator):
         drawn = []
         for x in self._batches(X):
             posterior, y = self._posterior(x)
-            drawn.append(self.model_.decode(posterior.qz.loc, y, posterior.mean_pose()))
+            drawn.append(
+                self.model_.expectation(self.model_.decode(posterior.qz.loc, y, self.model_.mean_pose(posterior)))
+            )
         images = stacked(iter(drawn))
-        return images if np.ndim(X) == 4 else images[:, 0]
+        return images if np.asarray(X).ndim == 4 else images[:, 0]
 
     def traverse(self, y: Any = None, *, n: int = 8, extent: float = 2.0) -> npt.NDArray[np.float32]:
         """Canonical images over a grid of the first two latent dimensions, for each class.
@@ -134,7 +189,7 @@ class ImageModel(BaseEstimator):
         """
         self._check_fitted()
         check_number("n", n, low=1, integer=True)
-        indices = range(len(self.classes_)) if y is None else [self._class_index(y)]
+        indices = range(self.model_.config.n_components) if y is None else [self._class_index(y)]
         axis = torch.linspace(-extent, extent, n)
         steps = torch.zeros(n * n, self.model_.config.latent_dim)
         n_dims = min(2, steps.shape[1])
@@ -145,7 +200,7 @@ class ImageModel(BaseEstimator):
             for k in indices:
                 z = self.model_.latent_loc[k] + self.model_.latent_scale[k] * steps
                 y = torch.full((n * n,), k, device=z.device)
-                drawn.append(self.model_.to_mean(self.model_.canonical(z, y)))
+                drawn.append(self.model_.expectation(self.model_.to_mean(self.model_.canonical(z, y))))
         images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
         return images[:, :, :, 0] if images.shape[3] == 1 else images
 
@@ -163,15 +218,7 @@ class ImageModel(BaseEstimator):
             If the folder cannot be written.
         """
         self._check_fitted()
-        description = {
-            "estimator": type(self).__name__,
-            "params": _jsonable(self.get_params()),
-            "classes": self.classes_.tolist(),
-            "history": self.history_,
-            "stop_reason": self.stop_reason_,
-            "fit_seconds": self.fit_seconds_,
-        }
-        save_model(Path(folder), self.model_, description)
+        save_model(Path(folder), self.model_, describe(self))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str = "auto") -> Self:
@@ -195,36 +242,102 @@ class ImageModel(BaseEstimator):
         """
         path = Path(folder)
         model, config = load_model(path)
-        try:
-            params = dict(config["params"])
-            params["invariances"] = tuple(params["invariances"])
-            estimator = cls(**params)
-            estimator.classes_ = np.array(config["classes"])
-            estimator.history_ = dict(config["history"])
-            estimator.stop_reason_ = str(config["stop_reason"])
-            estimator.fit_seconds_ = float(config["fit_seconds"])
-            estimator.n_iter_ = max(map(len, estimator.history_.values()), default=0)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path / 'config.json'}: the description is damaged ({error}).") from error
-        if len(estimator.classes_) != model.config.n_classes:
-            raise ModelFileError(f"{path / 'config.json'}: the number of classes does not fit the networks.")
+        estimator = restored(cls, config, model, path)
         estimator.model_ = model.to(resolve_device(device))
         return estimator
 
+    def novelty(self, X: Any) -> npt.NDArray[np.float32]:
+        """How little each object resembles the labelled ones, and the training images at all; shape (n,).
+
+        Without labels only the latter counts. See :mod:`tumble.fit.confidence` for what it can and cannot find.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            0 is the median of known objects and 1 their upper tenth; larger is more novel.
+
+        Raises
+        ------
+        ConfigError
+            If the model was saved by a version that had no such score.
+        """
+        self._check_fitted()
+        head = self.model_.novelty
+        if head is None:
+            raise ConfigError("novelty: this model was saved without a score of novelty; fit it again to get one.")
+        return stacked(head(self.model_.evidence(x)) for x in self._batches(X))
+
+    def _params(self) -> dict[str, Any]:
+        """Parameters with what the method fills in."""
+        params = self.get_params()
+        if params["likelihood"] is None:
+            params["likelihood"] = "bernoulli" if params["method"] == "paper" else "gaussian"
+        return params
+
+    def _run_fit(
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        params: Mapping[str, Any],
+        *,
+        class_prior: npt.NDArray[np.float64] | None = None,
+        validation: TrainingData | None = None,
+        options: FitOptions,
+    ) -> None:
+        """Train, and keep the model and the record of its training."""
+        random_state = self.get_params()["random_state"]
+        try:
+            result = fit_ssrvae(
+                data,
+                config,
+                fit_config(params, config),
+                class_prior=class_prior,
+                # Without a seed, a run that goes on takes the one it began with.
+                seed=None if random_state is None else _seed(random_state),
+                device=resolve_device(params["device"]),
+                callbacks=options.callbacks,
+                objective=objective(params),
+                validation=validation,
+                checkpoint=options.checkpoint,
+                resume=options.resume,
+            )
+        except FloatingPointError as error:
+            raise ConfigError(f"learning_rate={params['learning_rate']!r}: {error}.") from error
+        self.model_ = result.model
+        self.history_ = result.history
+        self.n_iter_ = len(next(iter(result.history.values())))
+        self.stop_reason_ = result.stop_reason
+        self.fit_seconds_ = result.seconds
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+            raise _NotFitted(f"This {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+
+    def _classes(self) -> npt.NDArray[Any] | None:
+        return getattr(self, "classes_", None)
 
     def _class_index(self, y: Any) -> int:
-        found = np.flatnonzero(self.classes_ == y)
+        classes = self._classes()
+        if classes is None:
+            raise ConfigError(f"y={y!r}: this model was fitted without classes; leave y out.")
+        found = np.flatnonzero(classes == y)
         if not len(found):
-            raise ConfigError(f"y={y!r}: not one of the classes {self.classes_.tolist()}.")
+            raise ConfigError(f"y={y!r}: not one of the classes {classes.tolist()}.")
         return int(found[0])
+
+    def _images(self, X: Any, *, image_shape: tuple[int, int, int] | None = None) -> npt.NDArray[Any]:
+        """Give what a caller passed as X as checked images (n, C, H, W)."""
+        return check_images(X, image_shape=image_shape)
 
     def _batches(self, X: Any) -> Iterator[Tensor]:
         """Give checked images on the model's device, in pieces, within inference mode."""
         self._check_fitted()
-        images = check_images(X, image_shape=self.model_.config.image_shape)
+        images = self._images(X, image_shape=self.model_.config.image_shape)
         device = _device_of(self.model_)
         with torch.inference_mode():
             for start in range(0, len(images), _BATCH):
@@ -238,6 +351,13 @@ class ImageModel(BaseEstimator):
 def stacked(parts: Iterator[Tensor]) -> npt.NDArray[np.float32]:
     """Join tensors of batches into one array."""
     return np.concatenate([part.cpu().numpy() for part in parts])
+
+
+def _seed(random_state: Any) -> int:
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise ConfigError(f"random_state={random_state!r}: expected a whole number, a RandomState or None.") from error
 
 
 def _device_of(model: SSRVAE) -> torch.device:
@@ -254,18 +374,3 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device!r}: torch cannot use it here. Use 'auto' or 'cpu'.") from error
     return resolved
-
-
-def _jsonable(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON can hold them; a generator object, which it cannot, becomes None."""
-    plain: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, np.random.RandomState):
-            plain[name] = None
-        elif isinstance(value, np.generic):
-            plain[name] = value.item()
-        elif isinstance(value, (tuple, list, np.ndarray)):
-            plain[name] = np.asarray(value).tolist()
-        else:
-            plain[name] = value
-    return plain

@@ -1,33 +1,34 @@
-"""The scikit-learn face of the model: arrays in, arrays out."""
+"""The semi-supervised model with the scikit-learn face: arrays and a few labels in, classes, pose and factors out."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.metrics import accuracy_score
 
-from tumble.errors import ConfigError, DataError
-from tumble.estimators.base import ImageModel, resolve_device, stacked
-from tumble.fit import FitConfig, fit_ssrvae
+from tumble.errors import ConfigError
+from tumble.estimators.base import FitOptions, ImageModel, stacked
+from tumble.estimators.folding import FoldedClassifier, view_angles
+from tumble.estimators.settings import check_params, check_unit_range, model_config
 from tumble.fit.batches import TrainingData
-from tumble.fit.config import Disorder
-from tumble.model.ssrvae import INVARIANCES, LIKELIHOODS, ModelConfig
-from tumble.validation import check_choice, check_images, check_labels, check_number, encode_labels
+from tumble.types import UNLABELLED
+from tumble.validation import as_labels, check_labels, check_number, encode_labels
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from tumble.fit import EpochReport
 
-__all__ = ["SSRVAEClassifier"]
+__all__ = ["UNKNOWN", "SSRVAEClassifier"]
 
-_DECODERS = ("template",)
-_ORIENTATIONS = ("aligned", "arbitrary")
+#: What `predict(X, reject=...)` calls an object of no known class, where classes are strings.
+UNKNOWN = "unknown"
 
 
 class SSRVAEClassifier(ClassifierMixin, ImageModel):
@@ -44,11 +45,31 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
     latent_dim : int, default=2
         Dimension of z.
     invariances : tuple of str, default=("rotation", "translation")
-        Parts of the pose that objects are free in: any of "rotation", "translation", "scale".
-    decoder : {"template"}, default="template"
-        How images are drawn; "template" draws one canonical image and places it by resampling.
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
-        p(x | ...). "gaussian" has one learned width; "bernoulli" needs pixels in [0, 1].
+        Parts of the pose that objects are free in: any of "rotation", "translation", "scale"; none gives the ss-VAE.
+        "reflection" says that mirror images are of the same class; it is no part of the pose.
+    method : {"default", "paper"}, default="default"
+        "paper" is the published architecture, objective and schedule, and nothing else: of the parameters below only
+        `likelihood`, `sigma`, `translation_prior`, `max_epochs`, `batch_size`, `learning_rate`, `hidden`,
+        `class_prior`, `device` and `random_state` apply.
+    likelihood : {"gaussian", "bernoulli", "continuous_bernoulli"} or None, default=None
+        p(x | ...). The Bernoulli kinds need pixels in [0, 1]. None is "gaussian", and "bernoulli" for the paper's.
+    sigma : float or None, default=None
+        Width of the Gaussian likelihood in units of X; None learns it.
+    encoder : {"convolutional", "dense"}, default="convolutional"
+        Networks that classify and infer.
+    classifier : {"fast", "fine"}, default="fast"
+        Convolutions that classify. "fine" keeps fine detail and is invariant to quarter turns by construction where
+        "rotation" is among the invariances (and to mirror images with "reflection"); it costs some ten times more.
+    predict_views : int, default=1
+        Classes are averaged over this many turned copies of an image at prediction, at as many times the cost.
+    decoder : {"template", "coordinate"}, default="template"
+        How images are drawn: one canonical image that is placed by resampling, or a network that is evaluated at
+        each pixel of the placed grid (slow; as published).
+    angle_posterior : {"mixture", "normal", "von_mises", "projected"}, default="mixture"
+        Family of q(angle | x, y), see :mod:`tumble.model.angles`.
+    rotation_range_rad : float, default=pi
+        Objects lie within plus or minus this angle of upright. With less than half a turn, images that are alike but
+        for their angle (6 and 9) stay apart.
     labelled_orientation : {"aligned", "arbitrary"}, default="aligned"
         Whether the labelled objects lie upright and centred, so that they define angle 0, or lie anyhow. With
         "arbitrary", angles are relative to a canonical orientation that each class finds for itself.
@@ -56,22 +77,36 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Expected displacement as a fraction of the longer side of the image.
     scale_jitter, shear_jitter, intensity_jitter : float, default=0.2, 0.2, 0.1
         Small changes that keep the class: logarithm of the magnification, tangent of the shear, gain.
+    degradation : float, default=0.0
+        Strength of simulated noise, specks, covers and blur in training, for images that are worse than those at hand;
+        1 is up to four standard deviations of the pixels.
     max_epochs : int or None, default=None
-        Passes over all images; None makes about 1,000 optimiser steps.
-    batch_size, labelled_batch_size : int, default=96, 64
-        Images per step without regard to labels, and labelled images per step.
-    learning_rate, weight_decay : float, default=2e-3, 1e-3
-        Of AdamW; the rate warms up, then falls along a cosine to 0.
+        Passes over all images; None makes about 1,000 optimiser steps (100 epochs for the paper's method).
+    batch_size : int or None, default=None
+        Images per step without regard to labels; None is 96 (64 for the paper's method).
+    labelled_batch_size : int, default=64
+        Labelled images per step.
+    learning_rate : float or None, default=None
+        Of AdamW, 2e-3 by default; the rate warms up, then falls along a cosine to 0. (Adam, 5e-4, constant for the
+        paper's method.)
+    weight_decay : float, default=1e-3
+        Of AdamW.
     kl_weight : float, default=1.0
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     pseudo_label_threshold : float, default=0.95
         Least probability at which an unlabelled image's own class is taken as its label.
     pseudo_label_weight, generative_weight, pose_weight : float, default=1.0
         Weights of the consistency of the class, of the evidence bounds, and of the consistency of the pose.
-    class_prior : array-like of shape (n_classes,) or None, default=None
-        p(y), in the order of `classes_`; None is uniform.
+    class_prior : "learned", array-like of shape (n_classes,) or None, default=None
+        p(y), in the order of `classes_`; None is uniform, "learned" follows the unlabelled images.
+    encoder_channels : tuple of int, default=(32, 64)
+        Channels per stage of the convolutional networks; the last value serves every further stage.
     hidden : int, default=128
         Width of the dense layers.
+    compile : bool, default=False
+        Whether to compile the networks with :func:`torch.compile`; pays off in long runs on a GPU.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Arithmetic of the networks in training; bfloat16 is for hardware that has it.
     device : str, default="auto"
         "auto" is a GPU where torch sees one, otherwise the CPU; or the name of a torch device.
     random_state : int, RandomState instance or None, default=None
@@ -81,6 +116,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Classes in the order of `predict_proba`.
+    class_prior_ : ndarray of shape (n_classes,)
+        p(y), as given or learned.
     history_ : dict of str to list of float
         Training curves, one value per epoch.
     n_iter_ : int
@@ -117,38 +154,57 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self,
         latent_dim: int = 2,
         invariances: Sequence[str] = ("rotation", "translation"),
-        decoder: str = "template",
         *,
-        likelihood: str = "gaussian",
+        method: str = "default",
+        likelihood: str | None = None,
+        sigma: float | None = None,
+        encoder: str = "convolutional",
+        classifier: str = "fast",
+        predict_views: int = 1,
+        decoder: str = "template",
+        angle_posterior: str = "mixture",
+        rotation_range_rad: float = math.pi,
         labelled_orientation: str = "aligned",
         translation_prior: float = 0.1,
         scale_jitter: float = 0.2,
         shear_jitter: float = 0.2,
         intensity_jitter: float = 0.1,
+        degradation: float = 0.0,
         max_epochs: int | None = None,
-        batch_size: int = 96,
+        batch_size: int | None = None,
         labelled_batch_size: int = 64,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 1e-3,
         kl_weight: float = 1.0,
         pseudo_label_threshold: float = 0.95,
         pseudo_label_weight: float = 1.0,
         generative_weight: float = 1.0,
         pose_weight: float = 1.0,
-        class_prior: Sequence[float] | None = None,
+        class_prior: Sequence[float] | str | None = None,
+        encoder_channels: tuple[int, ...] = (32, 64),
         hidden: int = 128,
+        compile: bool = False,
+        precision: str = "float32",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.latent_dim = latent_dim
         self.invariances = invariances
-        self.decoder = decoder
+        self.method = method
         self.likelihood = likelihood
+        self.sigma = sigma
+        self.encoder = encoder
+        self.classifier = classifier
+        self.predict_views = predict_views
+        self.decoder = decoder
+        self.angle_posterior = angle_posterior
+        self.rotation_range_rad = rotation_range_rad
         self.labelled_orientation = labelled_orientation
         self.translation_prior = translation_prior
         self.scale_jitter = scale_jitter
         self.shear_jitter = shear_jitter
         self.intensity_jitter = intensity_jitter
+        self.degradation = degradation
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.labelled_batch_size = labelled_batch_size
@@ -160,11 +216,23 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self.generative_weight = generative_weight
         self.pose_weight = pose_weight
         self.class_prior = class_prior
+        self.encoder_channels = encoder_channels
         self.hidden = hidden
+        self.compile = compile
+        self.precision = precision
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, *, callbacks: Sequence[Callable[[EpochReport], None]] = ()) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        callbacks: Sequence[Callable[[EpochReport], None]] = (),
+        validation: tuple[Any, Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Self:
         """Fit to labelled and unlabelled images together.
 
         Parameters
@@ -174,7 +242,14 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         y : array-like of shape (n,)
             Labels of any integer or string kind; -1 (or None in an object array) for unlabelled.
         callbacks : sequence of callable
-            Each is called with a :class:`tumble.fit.EpochReport` after each epoch.
+            Each is called with a :class:`tumble.fit.EpochReport` after each epoch; see :mod:`tumble.fit.callbacks`.
+        validation : (X, y) or None, default=None
+            Labelled images that play no part in training; each epoch reports `validation_loss` and
+            `validation_accuracy`, which `EarlyStopping` and `BestWeights` of :mod:`tumble.fit` can watch.
+        checkpoint : path or None, default=None
+            Folder for the state of the run, written after each epoch.
+        resume : bool, default=False
+            Go on from the state in `checkpoint`, if there is one; the result is that of an unbroken run.
 
         Returns
         -------
@@ -187,52 +262,78 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         LabelError
             If `y` has the wrong length or fewer than two classes.
         ConfigError
-            If a parameter has a value that it cannot have.
+            If a parameter has a value that it cannot have, or `checkpoint` holds the state of another run.
+        ModelFileError
+            If the state in `checkpoint` is damaged, or cannot be written.
         """
-        self._check_params()
-        images = check_images(X)
+        params = self._params()
+        check_params(params)
+        images = self._images(X)
         labels, unlabelled = check_labels(y, len(images))
         classes, indices = encode_labels(labels, unlabelled)
-        if self.likelihood == "bernoulli":
-            _check_unit_range(images)
-        config = self._model_config(len(classes), images.shape[1:])
-        try:
-            result = fit_ssrvae(
-                TrainingData(images, indices),
-                config,
-                self._fit_config(config),
-                class_prior=self._class_prior(len(classes)),
-                seed=self._seed(),
-                device=resolve_device(self.device),
-                callbacks=callbacks,
-            )
-        except FloatingPointError as error:
-            raise ConfigError(f"learning_rate={self.learning_rate!r}: {error}.") from error
+        check_unit_range(images, params["likelihood"])
+        config = model_config(params, len(classes), images.shape[1:])
+        prior = self._class_prior(len(classes))
+        self._run_fit(
+            TrainingData(images, indices),
+            config,
+            params,
+            class_prior=prior,
+            validation=None if validation is None else self._validation(validation, classes, config.image_shape),
+            options=FitOptions(callbacks, checkpoint, resume),
+        )
         self.classes_ = classes
-        self.model_ = result.model
-        self.history_ = result.history
-        self.n_iter_ = len(next(iter(result.history.values())))
-        self.stop_reason_ = result.stop_reason
-        self.fit_seconds_ = result.seconds
+        self.class_prior_ = self.model_.log_py.exp().cpu().numpy()
         return self
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:
+    def _validation(
+        self, given: tuple[Any, Any], classes: npt.NDArray[Any], image_shape: tuple[int, int, int]
+    ) -> TrainingData:
+        """Give validation images the classes that are fitted; other labels count as none."""
+        images = self._images(given[0], image_shape=image_shape)
+        labels, unlabelled = check_labels(given[1], len(images))
+        indices = np.full(len(images), -1, dtype=np.int64)
+        for k, name in enumerate(classes):
+            indices[(np.asarray(labels) == name) & ~unlabelled] = k
+        return TrainingData(images, indices)
+
+    def predict(self, X: Any, *, reject: float | None = None) -> npt.NDArray[Any]:
         """Most probable class of each image; shape (n,).
 
         Parameters
         ----------
         X : array-like of shape (n, H, W) or (n, C, H, W)
             Images of the size that was fitted.
+        reject : float or None, default=None
+            Objects whose :meth:`novelty` exceeds that of all but this share of the known objects are not given a class
+            but -1 ("unknown" where classes are strings): 0.05 gives up about one in twenty known objects.
 
         Returns
         -------
         ndarray of shape (n,)
+
+        Raises
+        ------
+        ConfigError
+            If `reject` is no number between 0 and 1.
         """
         winners = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[winners]
+        predicted = self.classes_[winners]
+        if reject is None:
+            return predicted
+        check_number("reject", reject, low=0, high=1)
+        novelty = self.novelty(X)
+        assert self.model_.novelty is not None
+        quantiles = self.model_.novelty.quantiles.cpu().numpy()
+        # To give up all known objects is to give up all.
+        limit = np.interp(1 - reject, np.linspace(0, 1, len(quantiles)), quantiles) if reject < 1 else -np.inf
+        unknown: Any = UNLABELLED if predicted.dtype.kind in "iufb" else UNKNOWN
+        # Room for the word where all class names are shorter.
+        kind = np.result_type(predicted.dtype, np.asarray(unknown).dtype) if predicted.dtype.kind != "O" else object
+        return np.where(novelty > limit, np.asarray(unknown, dtype=kind), predicted.astype(kind))
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
-        """q(y | x) of each image.
+        """Calibrated q(y | x) of each image.
 
         Parameters
         ----------
@@ -244,85 +345,77 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         ndarray of shape (n, n_classes)
             Rows sum to 1; columns in the order of `classes_`.
         """
-        return stacked(torch.softmax(self.model_.classify(x), dim=1) for x in self._batches(X))
+        self._check_fitted()
+        classifier = self._folded()
+        return stacked(classifier(x)[0] for x in self._batches(X))
 
-    def _check_params(self) -> None:
-        check_number("latent_dim", self.latent_dim, low=1, integer=True)
-        for name in self.invariances:
-            check_choice("invariances", name, INVARIANCES)
-        check_choice("decoder", self.decoder, _DECODERS)
-        check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        check_choice("labelled_orientation", self.labelled_orientation, _ORIENTATIONS)
-        for name, low in (("batch_size", 2), ("labelled_batch_size", 2), ("hidden", 1)):
-            check_number(name, getattr(self, name), low=low, integer=True)
-        if self.max_epochs is not None:
-            check_number("max_epochs", self.max_epochs, low=1, integer=True)
-        for name in ("scale_jitter", "shear_jitter", "intensity_jitter", "translation_prior"):
-            check_number(name, getattr(self, name), low=0, high=0.9)
-        for name in ("learning_rate", "weight_decay", "kl_weight"):
-            check_number(name, getattr(self, name), low=0)
-        for name in ("pseudo_label_weight", "generative_weight", "pose_weight"):
-            check_number(name, getattr(self, name), low=0)
-        check_number("pseudo_label_threshold", self.pseudo_label_threshold, low=0, high=1)
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of the labelled images that are classified right.
 
-    def _seed(self) -> int:
-        try:
-            return int(check_random_state(self.random_state).randint(2**31 - 1))
-        except ValueError as error:
-            raise ConfigError(
-                f"random_state={self.random_state!r}: expected a whole number, a RandomState or None."
-            ) from error
+        Unlabelled images are left out, so that cross-validation over a partly labelled set measures what is known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, C, H, W)
+            Images of the size that was fitted.
+        y : array-like of shape (n,)
+            True labels; -1 (or None in an object array) for unlabelled.
+        sample_weight : array-like of shape (n,), optional
+            Weights of the images.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        LabelError
+            If no image is labelled.
+        """
+        self._check_fitted()
+        images = self._images(X, image_shape=self.model_.config.image_shape)
+        labels, unlabelled = as_labels(y, len(images))
+        weights = None if sample_weight is None else np.asarray(sample_weight)[~unlabelled]
+        predicted = self.predict(images[~unlabelled])
+        return float(accuracy_score(labels[~unlabelled], predicted, sample_weight=weights))
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the classifier alone as one ONNX file; needs the extra "onnx".
+
+        It takes ``images``, float32 of shape (n, C, H, W) in the units of `X` (uint8 images divided by 255), and gives
+        ``probabilities``, those of :meth:`predict_proba`, and ``logits``. The classes, the shape of the images and the
+        version of `tumble` are in its metadata. :class:`tumble.onnx_classifier.OnnxClassifier` reads it without torch.
+
+        Parameters
+        ----------
+        path : path
+            File to write.
+
+        Raises
+        ------
+        TumbleError
+            If the extra is not installed, or the exported network does not agree with PyTorch to 1e-4.
+        ModelFileError
+            If the file cannot be written.
+        """
+        self._check_fitted()
+        # Only here: most fits are never exported, and torch's exporter takes seconds to load.
+        from tumble.estimators.export import export_classifier
+
+        export_classifier(Path(path), self._folded(), self.model_.config.image_shape, self.classes_.tolist())
+
+    def _folded(self) -> FoldedClassifier:
+        return FoldedClassifier(self.model_, view_angles(self.predict_views, self.rotation_range_rad))
 
     def _class_prior(self, n_classes: int) -> npt.NDArray[np.float64] | None:
-        if self.class_prior is None:
+        if self.class_prior is None or (isinstance(self.class_prior, str) and self.class_prior == "learned"):
             return None
-        prior = np.asarray(self.class_prior, dtype=float)
+        try:
+            prior = np.asarray(self.class_prior, dtype=float)
+        except (TypeError, ValueError):
+            prior = np.zeros(0)
         if prior.shape != (n_classes,) or not (prior > 0).all():
             raise ConfigError(
-                f"class_prior={self.class_prior!r}: expected {n_classes} positive numbers, one per class."
+                f"class_prior={self.class_prior!r}: expected {n_classes} positive numbers, one per class, or 'learned'."
             )
         return prior / prior.sum()
-
-    def _model_config(self, n_classes: int, image_shape: tuple[int, ...]) -> ModelConfig:
-        channels, height, width = image_shape
-        return ModelConfig(
-            n_classes=n_classes,
-            image_shape=(channels, height, width),
-            latent_dim=self.latent_dim,
-            invariances=tuple(name for name in INVARIANCES if name in self.invariances),
-            likelihood=self.likelihood,
-            # A prior of no width would make the divergence infinite; a hundredth of the image is as good as none.
-            translation_prior=max(0.01, self.translation_prior),
-            hidden=self.hidden,
-        )
-
-    def _fit_config(self, config: ModelConfig) -> FitConfig:
-        disorder = Disorder(
-            angle_rad=math.pi if "rotation" in config.invariances else 0.0,
-            shift_px=self.translation_prior * config.side if "translation" in config.invariances else 0.0,
-            log_scale=self.scale_jitter,
-            shear=self.shear_jitter,
-            intensity=self.intensity_jitter,
-        )
-        return FitConfig(
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            labelled_batch_size=self.labelled_batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            disorder=disorder,
-            aligned=self.labelled_orientation == "aligned",
-            threshold=self.pseudo_label_threshold,
-            kl_weight=self.kl_weight,
-            pseudo_label_weight=self.pseudo_label_weight,
-            generative_weight=self.generative_weight,
-            pose_weight=self.pose_weight,
-        )
-
-
-def _check_unit_range(images: npt.NDArray[Any]) -> None:
-    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
-        raise DataError(
-            f"X: likelihood='bernoulli' needs pixels in [0, 1], these span [{images.min():.3g}, {images.max():.3g}]. "
-            "Rescale them or use likelihood='gaussian'."
-        )

@@ -45,9 +45,15 @@ class Batch:
 
 
 def as_images(x: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Turn images into float32 on the device; uint8 is brought to [0, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(x)).to(device)
-    return tensor.float().div_(255) if x.dtype == np.uint8 else tensor.float()
+    """Turn images into float32 on the device; uint8 is brought to [0, 1].
+
+    Any kind of number may come, of any byte order, also from a memory map that is open for reading only.
+    """
+    kind = np.uint8 if x.dtype == np.uint8 else np.float32
+    # Tensors must not lie on memory that cannot be written; anything else is copied only where it has to be.
+    own = np.array(x, dtype=kind, order="C", copy=None if x.flags.writeable else True)
+    tensor = torch.from_numpy(own).to(device)
+    return tensor.float().div_(255) if kind is np.uint8 else tensor
 
 
 def iterate_batches(
@@ -61,7 +67,8 @@ def iterate_batches(
     """One pass over all images, in random order, each step with labelled images beside.
 
     Labelled images are drawn with equal share of each class, whatever the class counts: rare classes would otherwise
-    hardly be seen. They are among the images of the unlabelled part too.
+    hardly be seen. They are among the images of the unlabelled part too. Where no image is labelled, the labelled part
+    of each batch is empty.
 
     Parameters
     ----------
@@ -85,11 +92,18 @@ def iterate_batches(
     for step in range(n_steps):
         # The last batch is filled up from the front, so that every step has the same size.
         rows = np.take(order, np.arange(step * batch_size, (step + 1) * batch_size), mode="wrap")
-        # A new order of the classes for each step: with more classes than places, all of them get their turn.
-        drawn = rng.permutation(np.resize(rng.permutation(len(classes)), labelled_batch_size))
-        picks = np.array([rng.choice(members[k]) for k in drawn])
+        picks = _labelled_rows(members, labelled_batch_size, rng)
         yield Batch(
             as_images(data.x[picks], device),
             torch.from_numpy(data.y[picks]).to(device),
             as_images(data.x[rows], device),
         )
+
+
+def _labelled_rows(members: list[npt.NDArray[np.intp]], size: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Draw rows with equal share of each class, whose rows `members` lists."""
+    if not members:
+        return np.empty(0, dtype=np.intp)
+    # A new order of the classes for each step: with more classes than places, all of them get their turn.
+    drawn = rng.permutation(np.resize(rng.permutation(len(members)), size))
+    return np.array([rng.choice(members[k]) for k in drawn])

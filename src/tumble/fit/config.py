@@ -27,6 +27,11 @@ class Disorder:
         Tangents of the shear are uniform in +-shear on each axis.
     intensity : float
         Gain is uniform in 1 +- intensity; offset in +-intensity/2 standard deviations of the pixels.
+    mirror : bool
+        Whether images are mirrored at random.
+    degradation : float
+        Largest strength of simulated noise, specks, covers and blur (see :func:`tumble.fit.augment.degrade`), in
+        units of four standard deviations of the pixels; 0 leaves images as sharp as they are.
     """
 
     angle_rad: float = math.pi
@@ -34,6 +39,8 @@ class Disorder:
     log_scale: float = 0.2
     shear: float = 0.2
     intensity: float = 0.1
+    mirror: bool = False
+    degradation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,15 @@ class FitConfig:
     classification_weight, pseudo_label_weight, generative_weight, pose_weight : float
         Weights of the terms of the loss. The bound is divided by the number of pixels, so that weights keep their
         meaning for any size of image.
+    learn_class_prior : bool
+        Whether p(y) follows the mean of q(y | x) over the unlabelled images; otherwise it stays as given.
+    calibrate : bool
+        Whether part of the labels is held out to calibrate the probabilities, where there are many
+        (see :func:`tumble.fit.confidence.hold_out_labels`).
+    compile : bool
+        Whether the networks are compiled with :func:`torch.compile`.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of the networks in training; bfloat16 is for hardware that has it.
     """
 
     max_epochs: int | None = None
@@ -91,6 +107,10 @@ class FitConfig:
     pseudo_label_weight: float = 1.0
     generative_weight: float = 1.0
     pose_weight: float = 1.0
+    learn_class_prior: bool = False
+    calibrate: bool = True
+    compile: bool = False
+    precision: str = "float32"
 
     def epochs_for(self, n_images: int) -> int:
         """Return the number of epochs for a data set of `n_images`."""

@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from tumble.fit.batches import Batch, TrainingData, as_images, iterate_batches
-from tumble.fit.losses import Teacher, training_loss
-from tumble.model.ssrvae import SSRVAE, ModelConfig
+from tumble.errors import DataError
+from tumble.fit.callbacks import Callback, Checkpoint, EpochReport
+from tumble.fit.distributed import join_processes
+from tumble.fit.objective import DefaultObjective
+from tumble.fit.run import Run
+from tumble.fit.state import (
+    RunState,
+    check_identity,
+    damaged,
+    discard_state,
+    fingerprint,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
 
+    import torch
+    from torch import Tensor
+
+    from tumble.fit.batches import TrainingData
     from tumble.fit.config import FitConfig
+    from tumble.fit.distributed import Ranks
+    from tumble.fit.objective import Objective
+    from tumble.model.config import ModelConfig
+    from tumble.model.ssrvae import SSRVAE
+
+    _AnyCallback = Callable[[EpochReport], None]
 
 __all__ = ["EpochReport", "FitResult", "fit_ssrvae"]
 
 log = logging.getLogger(__name__)
-
-#: Images that set the offset and scale of the pixels; more would not change them noticeably.
-_STATISTICS_SAMPLE = 2000
-#: Fewer objects than this say too little of the spread within a class.
-_MIN_MEMBERS = 5
-_WARM_UP = 0.05
-_KL_RAMP = 1 / 3
-_MAX_GRADIENT_NORM = 5.0
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """State of a fit after an epoch, as given to callbacks.
-
-    Parameters
-    ----------
-    epoch : int
-        Number of the epoch that just ended, from 1.
-    max_epochs : int
-        Number of epochs in all.
-    losses : dict of str to float
-        Means of the epoch.
-    elapsed_s, remaining_s : float
-        Wall time so far, and an estimate of what is left.
-    """
-
-    epoch: int
-    max_epochs: int
-    losses: dict[str, float]
-    elapsed_s: float
-    remaining_s: float
 
 
 @dataclass(frozen=True)
@@ -67,9 +58,9 @@ class FitResult:
     history : dict of str to list of float
         One value per epoch and curve.
     stop_reason : str
-        Why training ended.
+        Why training ended: "max_epochs", or what a callback gave as its reason.
     seconds : float
-        Wall time.
+        Wall time; of a resumed run, that of all its parts.
     """
 
     model: SSRVAE
@@ -84,11 +75,18 @@ def fit_ssrvae(
     settings: FitConfig,
     *,
     class_prior: np.ndarray | None = None,
-    seed: int,
+    seed: int | None,
     device: torch.device,
     callbacks: Sequence[Callable[[EpochReport], None]] = (),
+    objective: Objective | None = None,
+    validation: TrainingData | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> FitResult:
     """Train an ss-rVAE.
+
+    Under `torchrun` the processes train one model together (see :mod:`tumble.fit.distributed`); all of them must call
+    this with the same arguments, and all get the same model.
 
     Parameters
     ----------
@@ -100,12 +98,24 @@ def fit_ssrvae(
         Everything else.
     class_prior : ndarray of shape (K,), optional
         p(y); uniform by default.
-    seed : int
-        Seeds initial weights, order of the images, disorder and draws. No global generator is touched.
+    seed : int or None
+        Seeds initial weights, order of the images, disorder and draws. No global generator is touched. None draws a
+        seed, or takes that of the run that goes on.
     device : torch.device
         Where to train.
     callbacks : sequence of callable
-        Each is called with an :class:`EpochReport` after each epoch.
+        Each is called with an :class:`EpochReport` after each epoch, in the leading process; see
+        :mod:`tumble.fit.callbacks`.
+    objective : Objective, optional
+        Loss, optimiser and schedules; by default :class:`DefaultObjective`.
+    validation : TrainingData, optional
+        Labelled images that play no part in training. Each epoch reports `validation_loss` (cross-entropy) and
+        `validation_accuracy` of the running mean of the weights.
+    checkpoint : path, optional
+        Folder for the state of the run after each epoch, as with a :class:`Checkpoint` among the callbacks.
+    resume : bool, default=False
+        Go on from the state in `checkpoint`, if there is one. The result is that of an unbroken run. Otherwise such a
+        state is removed.
 
     Returns
     -------
@@ -115,128 +125,173 @@ def fit_ssrvae(
     ------
     FloatingPointError
         If the loss stops being finite.
+    DataError
+        If no image of `validation` is labelled.
+    ConfigError
+        If the state in `checkpoint` is of a run with other data, settings or seed.
+    ModelFileError
+        If that state is damaged, or cannot be written.
     """
     started = time.perf_counter()
-    run = _Run(data, model_config, settings, class_prior=class_prior, seed=seed, device=device)
-    n_epochs = settings.epochs_for(len(data))
-    history: dict[str, list[float]] = {}
-    for epoch in range(1, n_epochs + 1):
-        means = run.epoch()
-        for name, value in means.items():
-            history.setdefault(name, []).append(value)
-        elapsed = time.perf_counter() - started
-        report = EpochReport(epoch, n_epochs, means, elapsed, elapsed / epoch * (n_epochs - epoch))
-        log.debug("epoch %d of %d: %s", epoch, n_epochs, means)
-        for callback in callbacks:
-            callback(report)
-    _describe_latents(run.teacher.model, data, run.rng, device)
-    return FitResult(run.teacher.model, history, "max_epochs", time.perf_counter() - started)
+    folder = None if checkpoint is None else Path(checkpoint)
+    if validation is not None and not (model_config.n_classes and bool((validation.y >= 0).any())):
+        raise DataError("validation: none of its images has a label of the classes that are fitted.")
+    objective = objective if objective is not None else DefaultObjective(settings)
+    callbacks = _in_order(callbacks, folder)
+    ranks = join_processes(device)
+    state = read_state(folder) if folder is not None and resume else None
+    seed = _agreed_seed(seed, state, ranks)
+    identity = {
+        "data": fingerprint(data),
+        "validation": fingerprint(validation),
+        "model": dataclasses.asdict(model_config),
+        "settings": dataclasses.asdict(settings),
+        "objective": [type(objective).__name__, _settings_of(objective)],
+        "class_prior": None if class_prior is None else class_prior.tolist(),
+        "seed": seed,
+        "device": ranks.device.type,
+        "callbacks": [[type(c).__name__, c.settings()] for c in _mattering(callbacks)],
+    }
+    ranks.check_same("X and y", identity["data"])
+    # All processes have read the state when this returns, so that it may be removed or replaced.
+    ranks.check_same("checkpoint", state.digest if state else "0" * 64)
+    run = Run(data, model_config, settings, objective, class_prior=class_prior, seed=seed, ranks=ranks)
+    session = _Session(run, validation, callbacks, identity, started)
+    if folder is not None and state is not None:
+        check_identity(folder, state.identity, identity)
+    elif folder is not None and ranks.leads:
+        discard_state(folder)
+    return session.fit(folder, state)
 
 
-class _Run:
-    """What lives from step to step: weights, their running mean, the optimiser, the generators."""
+def _in_order(callbacks: Sequence[_AnyCallback], folder: Path | None) -> list[_AnyCallback]:
+    """Put checkpoints last, for they also keep what the other callbacks make of an epoch."""
+    every = [*callbacks, Checkpoint(folder)] if folder is not None else [*callbacks]
+    return sorted(every, key=lambda c: isinstance(c, Checkpoint))
+
+
+def _settings_of(objective: Objective) -> dict[str, Any]:
+    # Those of the default one are the run's, which are compared anyway.
+    if isinstance(objective, DefaultObjective) or not dataclasses.is_dataclass(objective):
+        return {}
+    return dataclasses.asdict(objective)
+
+
+def _mattering(callbacks: Sequence[_AnyCallback]) -> list[Callback]:
+    return [c for c in callbacks if isinstance(c, Callback) and c.matters]
+
+
+def _agreed_seed(seed: int | None, state: RunState | None, ranks: Ranks) -> int:
+    """Give the seed: the one asked for, that of the run that goes on, or a new one; the same in all processes."""
+    if seed is None:
+        found = state.identity.get("seed") if state is not None else None
+        seed = found if isinstance(found, int) else int(np.random.default_rng().integers(2**31 - 1))
+    return ranks.int_from_leader(seed)
+
+
+class _Session:
+    """A run with its curves and callbacks, and what callbacks may do with it."""
 
     def __init__(
         self,
-        data: TrainingData,
-        config: ModelConfig,
-        settings: FitConfig,
-        *,
-        class_prior: np.ndarray | None,
-        seed: int,
-        device: torch.device,
+        run: Run,
+        validation: TrainingData | None,
+        callbacks: Sequence[_AnyCallback],
+        identity: dict[str, Any],
+        started: float,
     ) -> None:
-        self.data, self.settings, self.device = data, settings, device
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.model = _initial_model(data, config, self.rng, seed, device).train()
-        self.teacher = Teacher(self.model, settings.ema_decay)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
-        prior = np.full(config.n_classes, 1 / config.n_classes) if class_prior is None else class_prior
-        self.log_py = torch.tensor(np.log(prior), dtype=torch.float32, device=device)
-        self.n_steps = settings.epochs_for(len(data)) * settings.steps_per_epoch(len(data))
-        self.step = 0
+        self._run, self._validation, self._identity, self._started = run, validation, identity, started
+        # The other processes follow what the leader's callbacks decide.
+        self._callbacks = callbacks if run.ranks.leads else []
+        self._history: dict[str, list[float]] = {}
+        self._epoch = 0
+        self._stop_reason = ""
+        self._seconds_before = 0.0
 
-    def epoch(self) -> dict[str, float]:
-        """Make one pass over all images and return the means of the parts of the loss."""
-        sums: dict[str, float] = {}
-        batches = iterate_batches(
-            self.data,
-            batch_size=self.settings.batch_size,
-            labelled_batch_size=self.settings.labelled_batch_size,
-            rng=self.rng,
-            device=self.device,
-        )
-        for batch in batches:
-            for name, value in self._one_step(batch).items():
-                sums[name] = sums.get(name, 0.0) + value
-        return {name: total / self.settings.steps_per_epoch(len(self.data)) for name, total in sums.items()}
+    @property
+    def stopping(self) -> bool:
+        """Whether a callback has asked for the end."""
+        return bool(self._stop_reason)
 
-    def _one_step(self, batch: Batch) -> dict[str, float]:
-        settings = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _rate(self.step, self.n_steps)
-        ramp = min(1.0, (self.step + 1) / max(1.0, _KL_RAMP * self.n_steps))
-        loss, parts = training_loss(
-            self.model,
-            self.teacher.model,
-            batch,
-            settings,
-            log_py=self.log_py,
-            kl_weight=settings.kl_weight * ramp,
-            generator=self.generator,
-        )
-        if not math.isfinite(parts["loss"]):
-            raise FloatingPointError(f"the loss became {parts['loss']} in step {self.step}; use a lower rate")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT_NORM)
-        self.optimiser.step()
-        self.teacher.update(self.step)
-        self.step += 1
-        return parts
+    def request_stop(self, reason: str) -> None:
+        """End training after this epoch; the first reason given is kept."""
+        self._stop_reason = self._stop_reason or reason
 
+    def weights(self) -> dict[str, Tensor]:
+        """Copy the weights that the fit would return if it ended now."""
+        return {name: t.clone() for name, t in self._run.teacher.model.state_dict().items()}
 
-def _initial_model(
-    data: TrainingData, config: ModelConfig, rng: np.random.Generator, seed: int, device: torch.device
-) -> SSRVAE:
-    rows = np.sort(rng.permutation(len(data))[:_STATISTICS_SAMPLE])
-    sample = as_images(data.x[rows], torch.device("cpu"))
-    scale = max(float(sample.std()), 1e-6)
-    # Layers draw their initial weights from torch's global CPU generator; the fork gives it back as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = SSRVAE(config, pixel_offset=float(sample.mean()), pixel_scale=scale)
-    return model.to(device)
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the weights that the fit returns."""
+        self._run.teacher.model.load_state_dict(weights)
 
+    def fit(self, folder: Path | None, state: RunState | None) -> FitResult:
+        """Train from the beginning or from a state to the end."""
+        run, ours = self._run, [c for c in self._callbacks if isinstance(c, Callback)]
+        with run.ready():
+            try:
+                for callback in ours:
+                    callback.start(self)
+                if folder is not None and state is not None:
+                    self._restore(folder, state)
+                while self._epoch < run.n_epochs and not self.stopping:
+                    self._one_epoch()
+                for callback in ours:
+                    callback.end(self)
+            finally:
+                for callback in ours:
+                    callback.close()
+            for tensor in run.teacher.model.state_dict().values():
+                run.ranks.from_leader(tensor)
+            run.finish()
+        return FitResult(run.teacher.model, self._history, self._stop_reason or "max_epochs", self._seconds())
 
-@torch.inference_mode()
-def _describe_latents(model: SSRVAE, data: TrainingData, rng: np.random.Generator, device: torch.device) -> None:
-    """Measure mean and spread of the latent factors within each class, for traversals to follow the data.
+    def _one_epoch(self) -> None:
+        run = self._run
+        self._epoch += 1
+        means = run.epoch(self._epoch)
+        if self._validation is not None:
+            means |= run.validate(self._validation)
+        for name, value in means.items():
+            self._history.setdefault(name, []).append(value)
+        log.debug("epoch %d of %d: %s", self._epoch, run.n_epochs, means)
+        elapsed = self._seconds()
+        remaining = elapsed / self._epoch * (run.n_epochs - self._epoch)
+        report = EpochReport(self._epoch, run.n_epochs, means, elapsed, remaining, self)
+        for callback in self._callbacks:
+            callback(report)
+        self._stop_reason = run.ranks.text_from_leader(self._stop_reason)
 
-    The prior is where they would lie were the divergence all that counts. In practice the likelihood of thousands of
-    pixels moves whole classes away from it, and images decoded there would show no object of the class.
-    """
-    rows = np.sort(rng.permutation(len(data))[:_STATISTICS_SAMPLE])
-    means, classes = [], []
-    for start in range(0, len(rows), 512):
-        x = as_images(data.x[rows[start : start + 512]], device)
-        y = model.classify(x).argmax(dim=1)
-        means.append(model.encode(model.features(x), y).qz.loc)
-        classes.append(y)
-    z, y = torch.cat(means), torch.cat(classes)
-    for k in range(model.config.n_classes):
-        members = z[y == k]
-        if len(members) >= _MIN_MEMBERS:
-            model.latent_loc[k] = members.mean(dim=0)
-            model.latent_scale[k] = members.std(dim=0)
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
 
+    def save(self, folder: Path) -> None:
+        """Write the whole state of the run into a folder."""
+        values = {
+            "epoch": self._epoch,
+            "stop_reason": self._stop_reason,
+            "history": self._history,
+            "seconds": self._seconds(),
+            "run": self._run.values(),
+        }
+        tensors = self._run.tensors()
+        kept = [c.state() for c in _mattering(self._callbacks)]
+        values["callbacks"] = [plain for plain, _ in kept]
+        for i, (_, own) in enumerate(kept):
+            tensors |= {f"callback.{i}.{name}": t for name, t in own.items()}
+        write_state(folder, RunState(self._identity, values, tensors))
 
-def _rate(step: int, n_steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine to 0."""
-    warm_up = max(1, round(_WARM_UP * n_steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+    def _restore(self, folder: Path, state: RunState) -> None:
+        values, tensors = state.values, state.tensors
+        try:
+            self._run.load(values["run"], tensors)
+            self._epoch, self._stop_reason = int(values["epoch"]), str(values["stop_reason"])
+            self._history = {name: [float(v) for v in curve] for name, curve in values["history"].items()}
+            self._seconds_before = float(values["seconds"])
+            for i, callback in enumerate(_mattering(self._callbacks)):
+                prefix = f"callback.{i}."
+                own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+                callback.load(values["callbacks"][i], own)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise damaged(folder, error) from error
+        log.info("%s: going on after epoch %d of %d", folder, self._epoch, self._run.n_epochs)

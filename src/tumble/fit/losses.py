@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tumble.fit.augment import disturb_geometry, disturb_intensity
+from tumble.fit.augment import degrade, disturb_geometry, disturb_intensity, mirror
 from tumble.model import objectives
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tumble.model.ssrvae import SSRVAE
 
 __all__ = ["Teacher", "training_loss"]
+
+#: Share by which a learned class prior moves towards the mean of q(y | x) of a batch.
+_PRIOR_RATE = 0.02
 
 
 class Teacher:
@@ -51,18 +55,34 @@ class Teacher:
 
 @dataclass(frozen=True)
 class _Views:
-    """The images of one step and the disorder applied to them."""
+    """The images of one step, the disorder applied to them, and what the teacher says of them."""
 
     labelled: Tensor
     labelled_pose: Placement
+    undisturbed: Tensor
     disturbed: Tensor
     disturbed_pose: Placement
+    teacher_p: Tensor
 
 
-def _views(batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
-    labelled, labelled_pose = disturb_geometry(batch.x_labelled, settings.disorder, generator)
-    disturbed, disturbed_pose = disturb_geometry(batch.x_unlabelled, settings.disorder, generator)
-    return _Views(labelled, labelled_pose, disturbed, disturbed_pose)
+def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
+    x_labelled, undisturbed = batch.x_labelled, batch.x_unlabelled
+    if settings.disorder.mirror:
+        x_labelled, undisturbed = mirror(x_labelled, generator), mirror(undisturbed, generator)
+    labelled, labelled_pose = disturb_geometry(x_labelled, settings.disorder, generator)
+    with torch.no_grad():
+        teacher_p = torch.softmax(teacher.classify(undisturbed), dim=1)
+        present = _present_angle(teacher, undisturbed, teacher_p, settings)
+    disturbed, disturbed_pose = disturb_geometry(undisturbed, settings.disorder, generator, present_angle=present)
+    return _Views(labelled, labelled_pose, undisturbed, disturbed, disturbed_pose, teacher_p)
+
+
+def _present_angle(teacher: SSRVAE, x: Tensor, teacher_p: Tensor, settings: FitConfig) -> Tensor | None:
+    """Angle at which the teacher believes unlabelled objects lie, where their range is limited and angles are known."""
+    limited = 0 < settings.disorder.angle_rad < math.pi
+    if not limited or not settings.aligned or "rotation" not in teacher.config.invariances:
+        return None
+    return teacher.mean_pose(teacher.encode(teacher.features(x), teacher_p.argmax(dim=1))).angle
 
 
 def training_loss(
@@ -71,7 +91,6 @@ def training_loss(
     batch: Batch,
     settings: FitConfig,
     *,
-    log_py: Tensor,
     kl_weight: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
@@ -85,8 +104,6 @@ def training_loss(
         Labelled and unlabelled images.
     settings : FitConfig
         Weights and ranges.
-    log_py : Tensor of shape (K,)
-        Logarithm of the class prior.
     kl_weight : float
         Present weight of the divergences.
     generator : torch.Generator
@@ -99,36 +116,45 @@ def training_loss(
     parts : dict of str to float
         Unweighted means of the terms; bounds in nats per pixel.
     """
-    views = _views(batch, settings, generator)
-    n_labelled, n_unlabelled = len(batch.y), len(batch.x_unlabelled)
+    views = _views(teacher, batch, settings, generator)
+    if model.classifier is None:
+        logits_u = views.undisturbed.new_zeros(_n_drawn(settings, len(views.undisturbed)), 1)
+        class_loss, parts = views.undisturbed.new_zeros(()), {}
+    else:
+        class_loss, logits_u, parts = _class_losses(model, batch, views, settings, generator)
+        if settings.learn_class_prior:
+            model.move_prior(views.teacher_p.mean(dim=0), _PRIOR_RATE)
+    generative, pose, more = _generative_losses(model, batch, views, logits_u, settings, kl_weight, generator)
+    loss = class_loss + settings.generative_weight * generative + settings.pose_weight * pose
+    return loss, {"loss": loss.item(), **parts, "consistency_pose": pose.item(), **more}
+
+
+def _n_drawn(settings: FitConfig, n_unlabelled: int) -> int:
+    """Images that encoder and decoder see. Batches are in random order, so the first rows are a fair sample."""
+    return max(1, round(settings.generative_share * n_unlabelled))
+
+
+def _class_losses(
+    model: SSRVAE, batch: Batch, views: _Views, settings: FitConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Weighted loss of the classifier, logits of the undisturbed images that are drawn, and parts for the record."""
+    n_labelled, n_unlabelled = len(batch.y), len(views.disturbed)
     # One pass of the classifier over all views: batch normalisation then sees the mixture it will meet later.
     seen = torch.cat([views.labelled, views.disturbed])
     seen = disturb_intensity(seen, settings.disorder, model.pixel_scale, generator)
-    n_drawn = max(1, round(settings.generative_share * n_unlabelled))
-    logits = model.classify(torch.cat([seen, batch.x_unlabelled[:n_drawn]]))
+    seen = degrade(seen, settings.disorder, model.pixel_scale, generator)
+    n_drawn = _n_drawn(settings, n_unlabelled)
+    logits = model.classify(torch.cat([seen, views.undisturbed[:n_drawn]]))
     logits_l, logits_d, logits_u = logits.split([n_labelled, n_unlabelled, n_drawn])
-    with torch.no_grad():
-        teacher_p = torch.softmax(teacher.classify(batch.x_unlabelled), dim=1)
-
     classification = objectives.classification_loss(logits_l, batch.y, label_smoothing=settings.label_smoothing).mean()
-    pseudo = objectives.pseudo_label_loss(logits_d, teacher_p, threshold=settings.threshold).mean()
-    generative, pose, parts = _generative_losses(
-        model, batch, views, logits_u, teacher_p, settings, log_py, kl_weight, generator
-    )
-    loss = (
-        settings.classification_weight * classification
-        + settings.pseudo_label_weight * pseudo
-        + settings.generative_weight * generative
-        + settings.pose_weight * pose
-    )
-    parts |= {
-        "loss": loss.item(),
+    pseudo = objectives.pseudo_label_loss(logits_d, views.teacher_p, threshold=settings.threshold).mean()
+    loss = settings.classification_weight * classification + settings.pseudo_label_weight * pseudo
+    parts = {
         "classification": classification.item(),
         "consistency_class": pseudo.item(),
-        "consistency_pose": pose.item(),
-        "pseudo_labelled": (teacher_p.amax(dim=1) >= settings.threshold).float().mean().item(),
+        "pseudo_labelled": (views.teacher_p.amax(dim=1) >= settings.threshold).float().mean().item(),
     }
-    return loss, parts
+    return loss, logits_u, parts
 
 
 def _generative_losses(
@@ -136,37 +162,33 @@ def _generative_losses(
     batch: Batch,
     views: _Views,
     logits_u: Tensor,
-    teacher_p: Tensor,
     settings: FitConfig,
-    log_py: Tensor,
     kl_weight: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Negative bounds per pixel, pose terms, and their parts for the record."""
-    # Batches are in random order, so the first rows are a fair sample.
-    n_l = max(1, round(settings.generative_share * len(batch.y)))
+    n_l = max(1, round(settings.generative_share * len(batch.y))) if len(batch.y) else 0
     n_u = len(logits_u)
-    x_l, y, x_u, x_d = views.labelled[:n_l], batch.y[:n_l], batch.x_unlabelled[:n_u], views.disturbed[:n_u]
-    n_pixels = x_l[0].numel()
-    prior = objectives.pose_prior_for(model, x_l)
+    x_l, y, x_u, x_d = views.labelled[:n_l], batch.y[:n_l], views.undisturbed[:n_u], views.disturbed[:n_u]
+    n_pixels = x_u[0].numel()
+    prior = objectives.pose_prior_for(model, x_u)
     features_l, features_u, features_d = model.features(torch.cat([x_l, x_u, x_d])).split([n_l, n_u, n_u])
-    posterior_l = model.encode(features_l, y)
-    shared = {"prior": prior, "log_py": log_py, "generator": generator}
-    terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)
-    bound_l = terms.bound(kl_weight).mean() / n_pixels
-    bounds_u = objectives.unlabelled_bound(
+    shared = {"prior": prior, "generator": generator}
+    bounds_u, terms = objectives.unlabelled_bound(
         model, x_u, logits_u, features_u, kl_weight=kl_weight, floor=settings.class_floor, **shared
     )
-    bound_u = bounds_u.mean() / n_pixels
-    pseudo_y = teacher_p[:n_u].argmax(dim=1)
+    bound = bounds_u.mean() / n_pixels
+    parts = {"elbo_unlabelled": bound.item()}
+    pseudo_y = views.teacher_p[:n_u].argmax(dim=1)
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
     pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
-    if settings.aligned:
-        pose = pose + objectives.pose_surprise(model, posterior_l, views.labelled_pose.rows(n_l)).mean()
-    parts = {
-        "elbo_labelled": bound_l.item(),
-        "elbo_unlabelled": bound_u.item(),
-        "kl_z": terms.kl_z.mean().item(),
-        "kl_pose": terms.kl_pose.mean().item(),
-    }
-    return -(bound_l + bound_u), pose, parts
+    if n_l:
+        posterior_l = model.encode(features_l, y)
+        terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)
+        bound_l = terms.bound(kl_weight).mean() / n_pixels
+        bound = bound + bound_l
+        parts["elbo_labelled"] = bound_l.item()
+        if settings.aligned:
+            pose = pose + objectives.pose_surprise(model, posterior_l, views.labelled_pose.rows(n_l)).mean()
+    parts |= {"kl_z": terms.kl_z.mean().item(), "kl_pose": terms.kl_pose.mean().item()}
+    return -bound, pose, parts

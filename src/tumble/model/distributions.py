@@ -17,7 +17,7 @@ from tumble.model.coordinates import wrap_angle
 if TYPE_CHECKING:
     from torch.distributions import Normal
 
-__all__ = ["CircularMixture", "WrappedNormal", "kl_normal", "mode_directions"]
+__all__ = ["WrappedNormal", "draw_normal", "kl_normal", "randn"]
 
 _LOG_2PI = math.log(2 * math.pi)
 #: Beyond this width the density is flat to 1e-5: 2 exp(-sigma^2 / 2) < 1e-5.
@@ -52,63 +52,16 @@ class WrappedNormal:
         return torch.logsumexp(log_terms, dim=-1)
 
 
-@dataclass(frozen=True)
-class CircularMixture:
-    """Mixture of wrapped Normals around M equidistant directions: a density of an angle with several modes.
-
-    An object with a symmetry has several equivalent angles, and a network that must name one is torn between them: the
-    mean of two opposite directions is neither. Here each mode is a discrete alternative with a local offset, and the
-    joint prior of mode and angle is uniform over the modes and wide within each, so that it is close to uniform on the
-    circle.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (batch, M)
-        Unnormalised logarithms of the modes' weights.
-    offset : Tensor of shape (batch, M)
-        Distance of each mode from its direction ``2 pi m / M``, in radians.
-    scale : Tensor of shape (batch, M)
-        Standard deviations in radians.
-    """
-
-    logits: Tensor
-    offset: Tensor
-    scale: Tensor
-
-    @property
-    def loc(self) -> Tensor:
-        """Mean direction of each mode, (batch, M), in radians."""
-        return mode_directions(self.offset) + self.offset
-
-    @property
-    def log_weights(self) -> Tensor:
-        """Normalised logarithms of the weights, (batch, M)."""
-        return torch.log_softmax(self.logits, dim=-1)
-
-    def log_prob(self, angle: Tensor) -> Tensor:
-        """Log density of the mixture at `angle` (batch, ...), in nats per radian."""
-        extra = (1,) * (angle.dim() - 1)
-        loc, scale = (t.reshape(len(t), *extra, -1) for t in (self.loc, self.scale))
-        per_mode = WrappedNormal(loc, scale).log_prob(angle.unsqueeze(-1))
-        return torch.logsumexp(self.log_weights.reshape(len(loc), *extra, -1) + per_mode, dim=-1)
-
-    def best(self) -> Tensor:
-        """Direction of the heaviest mode, (batch,), in radians."""
-        return self.loc.gather(1, self.logits.argmax(dim=1, keepdim=True))[:, 0]
-
-    def circular_std(self) -> Tensor:
-        """Circular standard deviation sqrt(-2 log R), (batch,), in radians; R is the mean resultant length."""
-        length = self.log_weights.exp() * torch.exp(-0.5 * self.scale**2)
-        cos, sin = (length * torch.cos(self.loc)).sum(dim=1), (length * torch.sin(self.loc)).sum(dim=1)
-        return torch.sqrt(-2 * torch.log(torch.hypot(cos, sin).clamp(1e-6, 1.0)))
-
-
-def mode_directions(like: Tensor) -> Tensor:
-    """Directions ``2 pi m / M`` of M modes, with M the last dimension of `like`."""
-    n_modes = like.shape[-1]
-    return torch.arange(n_modes, device=like.device, dtype=like.dtype) * (2 * math.pi / n_modes)
-
-
 def kl_normal(q: Normal, p: Normal) -> Tensor:
     """KL between diagonal Normals, summed over the last dimension; shape (batch,)."""
     return torch.distributions.kl_divergence(q, p).sum(dim=-1)
+
+
+def randn(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw standard Normal noise of the shape of `like` from an explicit generator, which `rsample` does not take."""
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def draw_normal(q: Normal, generator: torch.Generator | None) -> Tensor:
+    """Reparametrised draw from a Normal with an explicit generator."""
+    return q.loc + q.scale * randn(q.loc, generator)

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from tumble.model.distributions import CircularMixture, kl_normal
-from tumble.model.ssrvae import ANGLE_MODE_PRIOR, LOG_SCALE_PRIOR, SSRVAE, PoseSample, PosteriorZPose, draw_normal
+from tumble.model.distributions import draw_normal, kl_normal
+from tumble.model.ssrvae import SSRVAE, PoseSample, PosteriorZPose
 
 if TYPE_CHECKING:
     from tumble.model.coordinates import Placement
@@ -33,7 +33,6 @@ __all__ = [
     "classification_loss",
     "elbo_terms",
     "plausible_classes",
-    "plausible_modes",
     "pose_consistency",
     "pose_prior_for",
     "pose_surprise",
@@ -42,24 +41,19 @@ __all__ = [
 ]
 
 
-#: Modes of the angle below this part of the heaviest one are not worth a placement of the image. The floor is relative:
-#: while the posterior is flat, at least two modes must compete, or the likelihood could not tell them apart.
-_MODE_FLOOR = 0.1
-
-
 @dataclass(frozen=True)
 class PosePrior:
-    """p(shift) and p(log scale), broadcasting over observations. p(angle) is that of :class:`CircularMixture`."""
+    """p(shift) and p(scale variable), broadcasting over observations. p(angle) belongs to the posterior's family."""
 
     shift: Normal
-    logscale: Normal
+    scale: Normal
 
 
 def pose_prior_for(model: SSRVAE, like: Tensor) -> PosePrior:
     """Build the prior of objects about whose pose nothing is known; broadcasts over the rows of `like`."""
-    unit = model.config.translation_prior * model.config.side
     zero = like.new_zeros(1, 1)
-    return PosePrior(Normal(zero, zero + unit), Normal(zero, zero + LOG_SCALE_PRIOR))
+    config = model.config
+    return PosePrior(Normal(zero, zero + config.shift_unit_px), Normal(zero, zero + config.scale_prior))
 
 
 @dataclass(frozen=True)
@@ -93,55 +87,9 @@ def kl_shift_and_scale(posterior: PosteriorZPose, prior: PosePrior) -> Tensor:
     total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
     if posterior.qshift is not None:
         total = total + kl_normal(posterior.qshift, prior.shift)
-    if posterior.qlogscale is not None:
-        total = total + kl_normal(posterior.qlogscale, prior.logscale)
+    if posterior.qscale is not None:
+        total = total + kl_normal(posterior.qscale, prior.scale)
     return total
-
-
-def plausible_modes(q: CircularMixture, *, max_modes: int, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs (row, mode) that the sum over modes of the angle visits, and their renormalised weights.
-
-    Leaving modes out restricts the posterior to the others, which is a posterior too: the bound stays a bound.
-
-    Parameters
-    ----------
-    q : CircularMixture of shape (batch, M)
-        Posterior of the angle.
-    max_modes : int
-        Modes per row at most, the heaviest ones.
-    floor : float
-        Modes of less than this part of the heaviest one's weight are left out.
-
-    Returns
-    -------
-    rows, modes : Tensor of shape (n_pairs,)
-        Indices.
-    weights : Tensor of shape (n_pairs,)
-        They sum to 1 within a row, and carry gradients.
-    """
-    weights = q.log_weights.exp()
-    heaviest, order = weights.detach().topk(min(max_modes, weights.shape[1]), dim=1)
-    keep = heaviest >= floor * heaviest[:, :1]
-    keep[:, 0] = True  # also where weights are NaN: the loss must show it, not an empty batch
-    rows, column = keep.nonzero(as_tuple=True)
-    modes = order[rows, column]
-    kept = weights[rows, modes]
-    total = kept.new_zeros(len(weights)).index_add(0, rows, kept)
-    return rows, modes, kept / total[rows]
-
-
-def kl_angle_modes(q: CircularMixture, rows: Tensor, modes: Tensor, weights: Tensor) -> Tensor:
-    """KL of (mode, angle within it) from their joint prior, summed over the visited modes; (batch,).
-
-    ``sum_m w_m [log(w_m M) + KL(q(angle | m) || p(angle | m))]`` with p(m) = 1 / M. By the chain rule this is at least
-    the divergence of the mixtures themselves, so that the bound stays a bound.
-    """
-    # Unwrapped: wrapping loses information on both sides, so that this is an upper bound of the divergence as well.
-    offset = Normal(q.offset[rows, modes, None], q.scale[rows, modes, None], validate_args=False)
-    zero = q.offset.new_zeros(())
-    within = kl_normal(offset, Normal(zero, zero + ANGLE_MODE_PRIOR))
-    between = torch.log(weights.clamp(min=1e-30) * q.logits.shape[1])
-    return weights.new_zeros(len(q.logits)).index_add(0, rows, weights * (between + within))
 
 
 def elbo_terms(
@@ -151,7 +99,6 @@ def elbo_terms(
     posterior: PosteriorZPose,
     *,
     prior: PosePrior,
-    log_py: Tensor,
     max_modes: int = 2,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
@@ -169,10 +116,8 @@ def elbo_terms(
         q(z, pose | x, y).
     prior : PosePrior
         p(pose).
-    log_py : Tensor of shape (n_classes,)
-        Logarithm of the class prior.
     max_modes : int, default=2
-        Modes of the angle that are visited per observation, see :func:`plausible_modes`.
+        Modes of the angle that are visited per observation, see :class:`tumble.model.angles.CircularMixture`.
     generator : torch.Generator, optional
         Source of the draws.
 
@@ -181,21 +126,20 @@ def elbo_terms(
     ElboTerms
     """
     z = draw_normal(posterior.qz, generator)
-    canonical = model.to_mean(model.canonical(z, y))
-    shift, scale = posterior.sample_shift_and_scale(generator)
+    blank = z.new_zeros(len(z))
+    shift = draw_normal(posterior.qshift, generator) if posterior.qshift else z.new_zeros(len(z), 2)
+    scale = draw_normal(posterior.qscale, generator)[:, 0] if posterior.qscale else blank
     kl_pose = kl_shift_and_scale(posterior, prior)
     if posterior.qangle is None:
-        pose = PoseSample(torch.zeros_like(scale), shift, scale)
-        log_px = model.log_likelihood(x, model.show(canonical, pose))
+        log_px = model.log_likelihood(x, model.decode(z, y, model.to_pose(blank, shift, scale)))
     else:
-        q = posterior.qangle
-        rows, modes, weights = plausible_modes(q, max_modes=max_modes, floor=_MODE_FLOOR)
-        angle = draw_normal(Normal(q.loc[rows, modes], q.scale[rows, modes], validate_args=False), generator)
-        shown = model.show(canonical[rows], PoseSample(angle, shift[rows], scale[rows]))
-        log_px = torch.zeros_like(scale).index_add(0, rows, weights * model.log_likelihood(x[rows], shown))
-        kl_pose = kl_pose + kl_angle_modes(q, rows, modes, weights)
+        draw = posterior.qangle.draw(generator, max_modes=max_modes)
+        rows = draw.rows
+        drawn = model.decode(z, y, model.to_pose(draw.angle, shift[rows], scale[rows]), rows)
+        log_px = blank.index_add(0, rows, draw.weights * model.log_likelihood(x[rows], drawn))
+        kl_pose = kl_pose + draw.kl
     zero = torch.zeros((), device=x.device, dtype=x.dtype)
-    return ElboTerms(log_px, log_py[y], kl_normal(posterior.qz, Normal(zero, zero + 1)), kl_pose)
+    return ElboTerms(log_px, model.log_py[y], kl_normal(posterior.qz, Normal(zero, zero + 1)), kl_pose)
 
 
 def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tensor]:
@@ -232,11 +176,10 @@ def unlabelled_bound(
     features: Tensor,
     *,
     prior: PosePrior,
-    log_py: Tensor,
     kl_weight: float = 1.0,
     floor: float = 0.0,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> tuple[Tensor, ElboTerms]:
     """``U(x) = sum_y q(y | x) L(x, y) + H(q(y | x))``, summed exactly over the plausible classes.
 
     Parameters
@@ -249,7 +192,7 @@ def unlabelled_bound(
         Of q(y | x).
     features : Tensor of shape (batch, hidden)
         :meth:`SSRVAE.features` of x, computed once however many classes are visited.
-    prior, log_py, generator
+    prior, generator
         As in :func:`elbo_terms`.
     kl_weight : float
         Weight of the divergences.
@@ -258,19 +201,21 @@ def unlabelled_bound(
 
     Returns
     -------
-    Tensor of shape (batch,)
-        Bound in nats.
+    bound : Tensor of shape (batch,)
+        In nats.
+    terms : ElboTerms
+        Of each (row, class) pair that was visited.
     """
     q = torch.softmax(logits, dim=1)
     rows, classes = plausible_classes(q.detach(), floor)
     posterior = model.encode(features[rows], classes)
-    terms = elbo_terms(model, x[rows], classes, posterior, prior=prior, log_py=log_py, generator=generator)
+    terms = elbo_terms(model, x[rows], classes, posterior, prior=prior, generator=generator)
     kept = q[rows, classes]
     total = torch.zeros(len(x), device=x.device, dtype=x.dtype).index_add(0, rows, kept)
     weights = kept / total[rows]
     expected = torch.zeros_like(total).index_add(0, rows, weights * terms.bound(kl_weight))
     entropy = torch.zeros_like(total).index_add(0, rows, -weights * torch.log(weights.clamp(min=1e-30)))
-    return expected + entropy
+    return expected + entropy, terms
 
 
 def classification_loss(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -307,13 +252,13 @@ def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPos
     may keep its several modes, and only the second posterior is taught by it. For shift and scale it is a Huber
     distance in units of the prior, which teaches both.
     """
-    pose = before.mean_pose()
+    pose = model.mean_pose(before)
     angle, shift, scale = applied.compose(pose.angle, pose.shift, pose.scale)
     total = shift_and_scale_distance(model, after, PoseSample(angle, shift, scale))
     if before.qangle is not None and after.qangle is not None:
-        weights = before.qangle.log_weights.exp().detach()
-        turned = (before.qangle.loc + applied.angle.unsqueeze(1)).detach()
-        total = total - (weights * after.qangle.log_prob(turned)).sum(dim=1)
+        directions, weights = before.qangle.directions()
+        turned = (directions + applied.angle.unsqueeze(1)).detach()
+        total = total - (weights.detach() * after.qangle.log_prob(turned)).sum(dim=1)
     return total
 
 
@@ -328,12 +273,13 @@ def pose_surprise(model: SSRVAE, posterior: PosteriorZPose, applied: Placement) 
 
 def shift_and_scale_distance(model: SSRVAE, posterior: PosteriorZPose, target: PoseSample) -> Tensor:
     """Huber distance of the mean shift and log scale from known ones, in units of their priors; (batch,)."""
-    unit = model.config.translation_prior * model.config.side
+    config = model.config
+    seen = model.mean_pose(posterior)
     total = posterior.qz.loc.new_zeros(posterior.qz.loc.shape[0])
     if posterior.qshift is not None:
-        total = total + _huber((posterior.qshift.loc - target.shift) / unit)
-    if posterior.qlogscale is not None:
-        total = total + _huber((posterior.qlogscale.loc - target.scale.log().unsqueeze(1)) / LOG_SCALE_PRIOR)
+        total = total + _huber((seen.shift - target.shift) / (config.translation_prior * config.side))
+    if posterior.qscale is not None:
+        total = total + _huber((seen.scale / target.scale).log().unsqueeze(1) / config.scale_prior)
     return total
 
 

@@ -2,7 +2,7 @@
 
 The generative model is ``p(y) p(z) p(angle) p(shift) p(scale) p(x | y, z, angle, shift, scale)`` and the inference
 model is ``q(y | x) q(z, angle, shift, scale | x, y)``. Parts of the pose that are not among the invariances are fixed
-(angle 0, shift 0, scale 1).
+(angle 0, shift 0, scale 1), and without classes y is left out: VAE, rVAE, ss-VAE and ss-rVAE are one module.
 
 References
 ----------
@@ -14,76 +14,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import ContinuousBernoulli, Normal
 from torch.nn import functional as F
 
-from tumble.model.coordinates import place, wrap_angle
-from tumble.model.distributions import CircularMixture
-from tumble.model.nets import Classifier, Encoder, TemplateDecoder
+from tumble.model.angles import (
+    N_ANGLE_MODES,
+    AnglePosterior,
+    CircularMixture,
+    NormalAngle,
+    ProjectedNormal,
+    VonMises,
+)
+from tumble.model.coordinates import canonical_affine, place, wrap_angle
+from tumble.model.dense import CoordinateDecoder, DenseClassifier, DenseDecoder, DenseEncoder
+from tumble.model.nets import Classifier, ConvTrunk, Encoder, FineTrunk, NoveltyHead, TemplateDecoder
 
-__all__ = [
-    "INVARIANCES",
-    "LIKELIHOODS",
-    "LOG_SCALE_PRIOR",
-    "SSRVAE",
-    "ModelConfig",
-    "PoseSample",
-    "PosteriorZPose",
-]
+if TYPE_CHECKING:
+    from tumble.model.config import ModelConfig
 
-INVARIANCES = ("rotation", "translation", "scale")
-LIKELIHOODS = ("gaussian", "bernoulli")
+__all__ = ["SSRVAE", "PoseSample", "PosteriorZPose"]
 
 #: Least log width of the Gaussian likelihood, relative to the spread of the pixels: 2 % of it.
 _LOG_SIGMA_FLOOR = -4.0
-#: Modes of the angle's posterior: 30 degrees apart, which every symmetry of order 2, 3, 4 or 6 maps onto each other.
-N_ANGLE_MODES = 12
-#: Width of the angle's prior within a mode. At half the distance of the modes the sum over modes is flat to 2 %.
-ANGLE_MODE_PRIOR = math.pi / N_ANGLE_MODES
-#: Standard deviation of the prior on log(scale): a quarter up or down is ordinary.
-LOG_SCALE_PRIOR = 0.2
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that fixes the shape of the networks.
-
-    Parameters
-    ----------
-    n_classes : int
-        Number of classes K.
-    image_shape : (int, int, int)
-        Channels, height and width.
-    latent_dim : int
-        Dimension of z.
-    invariances : tuple of str
-        Which parts of the pose are latent: any of "rotation", "translation", "scale".
-    likelihood : {"gaussian", "bernoulli"}
-        p(x | ...): Normal with one learned width, or Bernoulli for images in [0, 1].
-    translation_prior : float
-        Standard deviation of the prior on the shift, as a fraction of the longer side of the image.
-    encoder_channels : tuple of int
-        Channels per stage of both trunks.
-    hidden : int
-        Width of dense layers.
-    """
-
-    n_classes: int
-    image_shape: tuple[int, int, int]
-    latent_dim: int = 2
-    invariances: tuple[str, ...] = ("rotation", "translation")
-    likelihood: str = "gaussian"
-    translation_prior: float = 0.1
-    encoder_channels: tuple[int, ...] = (32, 64)
-    hidden: int = 128
-
-    @property
-    def side(self) -> int:
-        """Longer side of the image in px."""
-        return max(self.image_shape[1:])
+#: Resampled Bernoulli means can touch 0 and 1 by rounding, where the logarithm would be infinite.
+_PROBABILITY_FLOOR = 1e-6
+#: Numbers per observation that parametrise each family of angle posterior.
+_ANGLE_OUTPUTS = {"mixture": 3 * N_ANGLE_MODES, "normal": 2, "von_mises": 3, "projected": 2}
 
 
 @dataclass(frozen=True)
@@ -103,41 +63,18 @@ class PosteriorZPose:
     ----------
     qz : Normal of shape (batch, latent_dim)
         Latent factors.
-    qangle : CircularMixture of shape (batch, M) or None
+    qangle : AnglePosterior or None
         Rotation in radians.
     qshift : Normal of shape (batch, 2) or None
-        Displacement in px.
-    qlogscale : Normal of shape (batch, 1) or None
-        Logarithm of the magnification.
+        Displacement in px, in the frame of the model.
+    qscale : Normal of shape (batch, 1) or None
+        Logarithm of the magnification ("object" frame) or factor of the grid less 1 ("grid" frame).
     """
 
     qz: Normal
-    qangle: CircularMixture | None
+    qangle: AnglePosterior | None
     qshift: Normal | None
-    qlogscale: Normal | None
-
-    def mean_pose(self) -> PoseSample:
-        """Return the pose at the mean of each factor (angle: the heaviest mode)."""
-        batch, like = self.qz.loc.shape[0], self.qz.loc
-        return PoseSample(
-            wrap_angle(self.qangle.best()) if self.qangle else like.new_zeros(batch),
-            self.qshift.loc if self.qshift else like.new_zeros(batch, 2),
-            self.qlogscale.loc[:, 0].exp() if self.qlogscale else like.new_ones(batch),
-        )
-
-    def sample_shift_and_scale(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw shift (batch, 2) and scale (batch,), differentiably."""
-        batch, like = self.qz.loc.shape[0], self.qz.loc
-        return (
-            draw_normal(self.qshift, generator) if self.qshift else like.new_zeros(batch, 2),
-            draw_normal(self.qlogscale, generator)[:, 0].exp() if self.qlogscale else like.new_ones(batch),
-        )
-
-
-def draw_normal(q: Normal, generator: torch.Generator | None) -> Tensor:
-    """Reparametrised draw from a Normal with an explicit generator (which `rsample` does not take)."""
-    noise = torch.randn(q.loc.shape, generator=generator, device=q.loc.device, dtype=q.loc.dtype)
-    return q.loc + q.scale * noise
+    qscale: Normal | None
 
 
 class SSRVAE(nn.Module):
@@ -149,12 +86,23 @@ class SSRVAE(nn.Module):
         Sizes and choices.
     pixel_offset, pixel_scale : float
         Mean and standard deviation of the training pixels: networks see ``(x - offset) / scale``.
+
+    Attributes
+    ----------
+    log_py : Tensor of shape (n_components,)
+        Logarithm of the class prior.
+    log_temperature : Tensor of shape ()
+        Logits are divided by its exponential to give calibrated probabilities.
+    latent_loc, latent_scale : Tensor of shape (n_components, latent_dim)
+        Where the latent factors of each class lie, measured after training.
     """
 
     pixel_offset: Tensor
     pixel_scale: Tensor
     latent_loc: Tensor
     latent_scale: Tensor
+    log_py: Tensor
+    log_temperature: Tensor
 
     def __init__(
         self,
@@ -165,28 +113,58 @@ class SSRVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        channels, height, width = config.image_shape
-        shape = (height, width)
-        net = {"channels": config.encoder_channels, "hidden": config.hidden}
-        self.classifier = Classifier(channels, shape, config.n_classes, **net)
         self._parts = _posterior_parts(config)
-        n_outputs = sum(self._parts.values())
-        self.encoder = Encoder(channels, shape, config.n_classes, n_outputs, **net)
-        self.decoder = TemplateDecoder(channels, config.side, config.latent_dim, config.n_classes, hidden=config.hidden)
-        self.log_sigma = nn.Parameter(torch.tensor(-1.0))
+        self.classifier = _build_classifier(config)
+        self.encoder = _build_encoder(config, sum(self._parts.values()))
+        self.decoder = _build_decoder(config)
+        self.log_sigma = nn.Parameter(torch.tensor(-1.0)) if _learns_width(config) else None
+        #: Learned after everything else, see :func:`tumble.fit.confidence.fit_novelty`.
+        self.novelty: NoveltyHead | None = None
+        if not config.standardise:
+            pixel_offset, pixel_scale = 0.0, 1.0
         self.register_buffer("pixel_offset", torch.tensor(float(pixel_offset)))
         self.register_buffer("pixel_scale", torch.tensor(float(pixel_scale)))
-        # Where the latent factors of each class lie, measured after training; until then the prior.
-        self.register_buffer("latent_loc", torch.zeros(config.n_classes, config.latent_dim))
-        self.register_buffer("latent_scale", torch.ones(config.n_classes, config.latent_dim))
+        k = config.n_components
+        # Until they are measured after training, the latent factors lie where the prior puts them.
+        self.register_buffer("latent_loc", torch.zeros(k, config.latent_dim))
+        self.register_buffer("latent_scale", torch.ones(k, config.latent_dim))
+        self.register_buffer("log_py", torch.full((k,), -math.log(k)))
+        self.register_buffer("log_temperature", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def move_prior(self, frequencies: Tensor, rate: float) -> None:
+        """Move the class prior towards the present class frequencies (K,) by the share `rate`.
+
+        Of all priors, the mean of q(y | x) over the unlabelled images makes their bound largest.
+        """
+        self.log_py.copy_(torch.lerp(self.log_py.exp(), frequencies, rate).log())
 
     def standardise(self, x: Tensor) -> Tensor:
         """Images as the networks see them."""
-        return (x - self.pixel_offset) / self.pixel_scale
+        return (x - self.pixel_offset) / self.pixel_scale if self.config.standardise else x
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits of q(y | x), (batch, K), of images (batch, C, H, W)."""
+        """Logits of q(y | x), (batch, K), of images (batch, C, H, W); without classes zeros of shape (batch, 1)."""
+        if self.classifier is None:
+            return x.new_zeros(len(x), 1)
         return self.classifier(self.standardise(x))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Calibrated q(y | x), (batch, K)."""
+        return torch.softmax(self.classify(x) / self.log_temperature.exp(), dim=1)
+
+    def evidence(self, x: Tensor) -> Tensor:
+        """Give what the score of novelty looks at: features of classifier and encoder, (batch, n_features)."""
+        features = self.features(x)
+        if self.classifier is None:
+            return features
+        return torch.cat([self.classifier.embed(self.standardise(x)), features], dim=1)
+
+    def add_novelty(self) -> NoveltyHead:
+        """Add the part that scores novelty, untrained, and return it."""
+        width = self.config.hidden + (0 if self.classifier is None else self.classifier.n_embedded)
+        self.novelty = NoveltyHead(width, hidden=64).to(self.pixel_scale.device)
+        return self.novelty
 
     def features(self, x: Tensor) -> Tensor:
         """Class-independent part of the encoder, (batch, hidden)."""
@@ -194,80 +172,195 @@ class SSRVAE(nn.Module):
 
     def encode(self, features: Tensor, y: Tensor) -> PosteriorZPose:
         """q(z, pose | x, y) from :meth:`features` of x and class indices y (batch,)."""
+        config = self.config
         out = dict(zip(self._parts, self.encoder(features, y).split(list(self._parts.values()), dim=1), strict=True))
-        qz = _normal(out["z"])
-        qangle = _circular_mixture(out["angle"]) if "angle" in out else None
-        qshift = None
-        if "shift" in out:
-            unit = self.config.translation_prior * self.config.side
-            in_units = _normal(out["shift"])
-            qshift = Normal(in_units.loc * unit, in_units.scale * unit, validate_args=False)
-        qlogscale = None
-        if "logscale" in out:
-            in_units = _normal(out["logscale"])
-            qlogscale = Normal(in_units.loc * LOG_SCALE_PRIOR, in_units.scale * LOG_SCALE_PRIOR, validate_args=False)
-        return PosteriorZPose(qz, qangle, qshift, qlogscale)
+        qangle = self._angle_posterior(out["angle"]) if "angle" in out else None
+        qshift = self._normal(out["shift"], config.shift_unit_px) if "shift" in out else None
+        qscale = self._normal(out["scale"], config.scale_prior) if "scale" in out else None
+        return PosteriorZPose(self._normal(out["z"]), qangle, qshift, qscale)
+
+    def _normal(self, raw: Tensor, unit: float = 1.0) -> Normal:
+        loc, width = raw.chunk(2, dim=1)
+        return Normal(loc * unit, self._width(width) * unit, validate_args=False)
+
+    def _width(self, raw: Tensor) -> Tensor:
+        """Positive widths from what the network gives."""
+        if self.config.encoder == "dense":
+            return F.softplus(raw)  # as published
+        # Widths start below the prior's, so that early samples carry some signal, and stay within sane bounds.
+        return (raw - 1.0).clamp(-7.0, 3.0).exp()
+
+    def _angle_posterior(self, raw: Tensor) -> AnglePosterior:
+        family = self.config.angle_posterior
+        if family == "mixture":
+            return CircularMixture.from_outputs(raw)
+        if family == "normal":
+            unit = self.config.angle_prior_rad
+            return NormalAngle(raw[:, 0] * unit, self._width(raw[:, 1]) * unit, unit)
+        if family == "projected":
+            return ProjectedNormal(3 * raw)
+        return VonMises(torch.atan2(raw[:, 1], raw[:, 0]), F.softplus(raw[:, 2]).clamp(max=1e4))
+
+    def to_pose(self, angle: Tensor, shift: Tensor, scale_variable: Tensor) -> PoseSample:
+        """Pose of the object as seen from values of the model's own variables.
+
+        Parameters
+        ----------
+        angle : Tensor of shape (batch,)
+            Radians.
+        shift : Tensor of shape (batch, 2)
+            In px, in the frame of the model.
+        scale_variable : Tensor of shape (batch,)
+            0 leaves the size as it is.
+        """
+        if self.config.frame == "object":
+            return PoseSample(angle, shift, scale_variable.exp())
+        # The published grid is turned, then scaled, then moved: canonical = s R(-angle) p + d. Solved for where the
+        # object is seen, that is a magnification of 1 / s and a displacement of -R(angle) d / s.
+        factor = (1 + scale_variable).clamp(min=0.05)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        moved = torch.stack([cos * shift[:, 0] - sin * shift[:, 1], sin * shift[:, 0] + cos * shift[:, 1]], dim=1)
+        return PoseSample(angle, -moved / factor[:, None], 1 / factor)
+
+    def mean_pose(self, posterior: PosteriorZPose) -> PoseSample:
+        """Pose at the mean of each factor (angle: the likeliest direction)."""
+        batch, like = len(posterior.qz.loc), posterior.qz.loc
+        return self.to_pose(
+            wrap_angle(posterior.qangle.best()) if posterior.qangle else like.new_zeros(batch),
+            posterior.qshift.loc if posterior.qshift else like.new_zeros(batch, 2),
+            posterior.qscale.loc[:, 0] if posterior.qscale else like.new_zeros(batch),
+        )
 
     def canonical(self, z: Tensor, y: Tensor) -> Tensor:
         """Canonical images before the pose is applied, raw decoder output (batch, C, side, side)."""
-        return self.decoder(z, y)
+        if isinstance(self.decoder, TemplateDecoder | DenseDecoder):
+            return self.decoder(z, y)
+        identity = torch.eye(2, 3, device=z.device, dtype=z.dtype).expand(len(z), 2, 3)
+        return self.decoder(z, y, identity, (self.config.side, self.config.side))
 
-    def decode(self, z: Tensor, y: Tensor, pose: PoseSample) -> Tensor:
-        """Mean image E[x | y, z, pose], (batch, C, H, W), in units of x."""
-        return self.show(self.to_mean(self.canonical(z, y)), pose)
+    def decode(self, z: Tensor, y: Tensor, pose: PoseSample, rows: Tensor | None = None) -> Tensor:
+        """Parameter of p(x | y, z, pose), (n_draws, C, H, W): the mean of the image, in units of x.
 
-    def show(self, canonical_mean: Tensor, pose: PoseSample) -> Tensor:
+        (For the continuous Bernoulli it is the parameter lambda, see :meth:`expectation`.)
+
+        Parameters
+        ----------
+        z : Tensor of shape (batch, latent_dim)
+            Latent factors.
+        y : Tensor of shape (batch,)
+            Class indices.
+        pose : PoseSample
+            Of each draw.
+        rows : Tensor of shape (n_draws,), optional
+            The observation of each draw; by default one draw per observation, in order.
+        """
+        if isinstance(self.decoder, TemplateDecoder | DenseDecoder):
+            canonical = self.to_mean(self.decoder(z, y))
+            return self._place(canonical if rows is None else canonical[rows], pose)
+        if rows is not None:
+            z, y = z[rows], y[rows]
+        affine = canonical_affine(pose.angle, pose.shift, pose.scale)
+        return self.to_mean(self.decoder(z, y, affine, self.config.size))
+
+    def _place(self, canonical_mean: Tensor, pose: PoseSample) -> Tensor:
         """Place canonical mean images (batch, C, side, side) at a pose: (batch, C, H, W).
 
         The canvas is resampled after the output non-linearity, so that a pose never changes grey levels.
         """
-        size = self.config.image_shape[1], self.config.image_shape[2]
-        if not self.config.invariances and size == (self.config.side, self.config.side):
+        config = self.config
+        if not config.invariances and canonical_mean.shape[-2:] == config.size:
             return canonical_mean
-        scale = pose.scale if "scale" in self.config.invariances else None
-        return place(canonical_mean, pose.angle, pose.shift, scale, size=size)
+        scale = pose.scale if "scale" in config.invariances else None
+        return place(canonical_mean, pose.angle, pose.shift, scale, size=config.size)
 
     def to_mean(self, raw: Tensor) -> Tensor:
-        """Map raw decoder output to the mean of p(x | ...)."""
-        if self.config.likelihood == "bernoulli":
+        """Map raw decoder output to the parameter of p(x | ...)."""
+        if self.config.likelihood != "gaussian" or not self.config.standardise:
             return torch.sigmoid(raw)
         return raw * self.pixel_scale + self.pixel_offset
 
+    def expectation(self, parameter: Tensor) -> Tensor:
+        """E[x] from what :meth:`decode` gives."""
+        if self.config.likelihood != "continuous_bernoulli":
+            return parameter
+        floor = _PROBABILITY_FLOOR
+        return ContinuousBernoulli(parameter.clamp(floor, 1 - floor), validate_args=False).mean
+
     def log_likelihood(self, x: Tensor, mean: Tensor) -> Tensor:
         """Log p(x | mean), summed over channels and pixels; shape (batch,)."""
+        floor = _PROBABILITY_FLOOR
         if self.config.likelihood == "bernoulli":
-            # Resampled means can touch 0 and 1 by rounding, where the logarithm would be infinite.
-            log_p = -F.binary_cross_entropy(mean.clamp(1e-6, 1 - 1e-6), x, reduction="none")
+            log_p = -F.binary_cross_entropy(mean.clamp(floor, 1 - floor), x, reduction="none")
             return log_p.flatten(1).sum(dim=1)
-        # The width is relative to the spread of the pixels and softly bounded below: a perfect fit must not diverge.
+        if self.config.likelihood == "continuous_bernoulli":
+            q = ContinuousBernoulli(mean.clamp(floor, 1 - floor), validate_args=False)
+            return q.log_prob(x).flatten(1).sum(dim=1)
+        log_sigma = self.log_width()
         # With one width for all pixels the squares can be summed first, which spares three passes over the images.
-        floor = torch.full_like(self.log_sigma, _LOG_SIGMA_FLOOR)
-        log_sigma = torch.logaddexp(self.log_sigma, floor) + torch.log(self.pixel_scale)
         squares = (x - mean).square().flatten(1).sum(dim=1)
         n_pixels = math.prod(x.shape[1:])
         return -0.5 * squares * torch.exp(-2 * log_sigma) - n_pixels * (log_sigma + 0.5 * math.log(2 * math.pi))
+
+    def log_width(self) -> Tensor:
+        """Log width of the Gaussian likelihood in units of x, shape ()."""
+        if self.log_sigma is None:
+            sigma = self.config.sigma if self.config.sigma is not None else 1.0
+            return torch.full_like(self.pixel_scale, math.log(sigma))
+        # The width is relative to the spread of the pixels and softly bounded below: a perfect fit must not diverge.
+        floor = torch.full_like(self.log_sigma, _LOG_SIGMA_FLOOR)
+        return torch.logaddexp(self.log_sigma, floor) + torch.log(self.pixel_scale)
+
+
+def _learns_width(config: ModelConfig) -> bool:
+    return config.likelihood == "gaussian" and config.sigma is None
+
+
+def _build_classifier(config: ModelConfig) -> Classifier | DenseClassifier | None:
+    if not config.n_classes:
+        return None
+    if config.encoder == "dense":
+        return DenseClassifier(math.prod(config.image_shape), config.n_classes, hidden=config.hidden)
+    if config.classifier == "fine":
+        trunk = FineTrunk(config.image_shape[0], config.size, config.symmetry, radius=config.radius)
+    else:
+        trunk = ConvTrunk(
+            config.image_shape[0],
+            config.size,
+            config.encoder_channels,
+            extra=config.extra_convolutions,
+            radius=config.radius,
+        )
+    return Classifier(trunk, config.n_classes, hidden=config.hidden)
+
+
+def _build_encoder(config: ModelConfig, n_outputs: int) -> Encoder | DenseEncoder:
+    if config.encoder == "dense":
+        return DenseEncoder(math.prod(config.image_shape), config.n_classes, n_outputs, hidden=config.hidden)
+    return Encoder(
+        config.image_shape[0],
+        config.size,
+        config.n_classes,
+        n_outputs,
+        channels=config.encoder_channels,
+        hidden=config.hidden,
+    )
+
+
+def _build_decoder(config: ModelConfig) -> TemplateDecoder | CoordinateDecoder | DenseDecoder:
+    if config.decoder == "coordinate" and not config.invariances:
+        # Positions that never change need no network of the position; the published ss-VAE has none either.
+        return DenseDecoder(config.image_shape, config.latent_dim, config.n_classes, hidden=config.hidden)
+    net = TemplateDecoder if config.decoder == "template" else CoordinateDecoder
+    return net(config.image_shape[0], config.side, config.latent_dim, config.n_classes, hidden=config.hidden)
 
 
 def _posterior_parts(config: ModelConfig) -> dict[str, int]:
     """Name -> number of encoder outputs, in the order in which the head gives them."""
     parts = {"z": 2 * config.latent_dim}
     if "rotation" in config.invariances:
-        parts["angle"] = 3 * N_ANGLE_MODES
+        parts["angle"] = _ANGLE_OUTPUTS[config.angle_posterior]
     if "translation" in config.invariances:
         parts["shift"] = 4
     if "scale" in config.invariances:
-        parts["logscale"] = 2
+        parts["scale"] = 2
     return parts
-
-
-def _normal(raw: Tensor) -> Normal:
-    loc, log_scale = raw.chunk(2, dim=1)
-    # Widths start below the prior's, so that early samples carry some signal, and stay within sane bounds.
-    return Normal(loc, (log_scale - 1.0).clamp(-7.0, 3.0).exp(), validate_args=False)
-
-
-def _circular_mixture(raw: Tensor) -> CircularMixture:
-    logits, offset, log_scale = raw.chunk(3, dim=1)
-    # Neighbouring modes overlap by half, so that no direction lies at the end of every mode's reach.
-    reach = 1.5 * math.pi / N_ANGLE_MODES
-    return CircularMixture(logits, reach * torch.tanh(offset), ANGLE_MODE_PRIOR * log_scale.clamp(-2.5, 1.0).exp())

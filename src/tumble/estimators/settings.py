@@ -1,0 +1,195 @@
+"""From the parameters of an estimator to the settings of its model and its training, with checks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumble.errors import ConfigError, DataError
+from tumble.fit import FitConfig
+from tumble.fit.config import Disorder
+from tumble.fit.paper import PaperConfig, PaperObjective
+from tumble.model.config import (
+    ANGLE_POSTERIORS,
+    CLASSIFIERS,
+    DECODERS,
+    ENCODERS,
+    INVARIANCES,
+    LIKELIHOODS,
+    ModelConfig,
+)
+from tumble.validation import check_choice, check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tumble.fit.objective import Objective
+
+__all__ = [
+    "METHODS",
+    "ORIENTATIONS",
+    "REFLECTION",
+    "check_params",
+    "check_unit_range",
+    "fit_config",
+    "model_config",
+    "objective",
+]
+
+METHODS = ("default", "paper")
+ORIENTATIONS = ("aligned", "arbitrary")
+PRECISIONS = ("float32", "bfloat16")
+#: An invariance of the class that is no part of the pose.
+REFLECTION = "reflection"
+
+_FULL_TURN = math.pi - 1e-6
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "method": METHODS,
+    "encoder": ENCODERS,
+    "classifier": CLASSIFIERS,
+    "decoder": DECODERS,
+    "likelihood": LIKELIHOODS,
+    "angle_posterior": ANGLE_POSTERIORS,
+    "labelled_orientation": ORIENTATIONS,
+    "precision": PRECISIONS,
+}
+#: Parameter -> least value, largest value, whether whole.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    **dict.fromkeys(("latent_dim", "hidden", "max_epochs", "predict_views"), (1, math.inf, True)),
+    **dict.fromkeys(("batch_size", "labelled_batch_size"), (2, math.inf, True)),
+    **dict.fromkeys(("scale_jitter", "shear_jitter", "intensity_jitter", "translation_prior"), (0, 0.9, False)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight", "degradation"), (0, math.inf, False)),
+    **dict.fromkeys(("pseudo_label_weight", "generative_weight", "pose_weight"), (0, math.inf, False)),
+    "sigma": (1e-6, math.inf, False),
+    "rotation_range_rad": (0, math.pi + 1e-6, False),
+    "pseudo_label_threshold": (0, 1, False),
+}
+_MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma"})
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Raise a ConfigError that names the first parameter whose value it cannot have."""
+    given = {name: value for name, value in params.items() if not (value is None and name in _MAY_BE_NONE)}
+    invariances = given.get("invariances", ())
+    if isinstance(invariances, str):
+        raise ConfigError(f"invariances={invariances!r}: expected a tuple of names, such as ({invariances!r},).")
+    for name in invariances:
+        check_choice("invariances", name, (*INVARIANCES, REFLECTION))
+    for name, choices in _CHOICES.items():
+        if name in given:
+            check_choice(name, given[name], choices)
+    for name, (low, high, whole) in _RANGES.items():
+        if name in given:
+            check_number(name, given[name], low=low, high=high, integer=whole)
+    _check_channels("encoder_channels", given.get("encoder_channels"))
+
+
+def _check_channels(name: str, channels: Any) -> None:
+    if channels is None:
+        return
+    whole = isinstance(channels, (tuple, list)) and all(isinstance(c, (int, np.integer)) for c in channels)
+    if not whole or not len(channels) or min(channels) < 1:
+        raise ConfigError(f"{name}={channels!r}: expected a tuple of whole numbers above 0, such as (32, 64).")
+
+
+def check_unit_range(images: npt.NDArray[Any], likelihood: str) -> None:
+    """Raise a DataError if a Bernoulli likelihood meets pixels outside [0, 1]."""
+    if likelihood == "gaussian" or images.dtype == np.uint8:
+        return
+    # In pieces, so that a memory map is never held whole.
+    low = min(float(images[i : i + 4096].min()) for i in range(0, len(images), 4096))
+    high = max(float(images[i : i + 4096].max()) for i in range(0, len(images), 4096))
+    if low < 0 or high > 1:
+        raise DataError(
+            f"X: likelihood={likelihood!r} needs pixels in [0, 1], these span [{low:.3g}, {high:.3g}]. "
+            "Rescale them or use likelihood='gaussian'."
+        )
+
+
+def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[int, ...]) -> ModelConfig:
+    """Give the shape of the networks for the parameters of an estimator."""
+    channels, height, width = image_shape
+    shared: dict[str, Any] = {
+        "n_classes": n_classes,
+        "image_shape": (channels, height, width),
+        "latent_dim": int(params["latent_dim"]),
+        "invariances": tuple(name for name in INVARIANCES if name in params["invariances"]),
+        "likelihood": params["likelihood"],
+        "sigma": params["sigma"],
+        # A prior of no width would make the divergence infinite; a hundredth of the image is as good as none.
+        "translation_prior": max(0.01, params["translation_prior"]),
+        "hidden": int(params["hidden"]),
+    }
+    if params["method"] == "paper":
+        return ModelConfig(
+            **shared,
+            scale_prior=0.1,
+            angle_posterior="normal",
+            encoder="dense",
+            decoder="coordinate",
+            frame="grid",
+            standardise=False,
+        )
+    invariances = params["invariances"]
+    symmetry = "none"
+    if params.get("classifier") == "fine" and "rotation" in invariances and params["rotation_range_rad"] >= _FULL_TURN:
+        symmetry = "rotations+mirror" if REFLECTION in invariances else "rotations"
+    return ModelConfig(
+        **shared,
+        angle_posterior=params["angle_posterior"],
+        encoder=params["encoder"],
+        decoder=params["decoder"],
+        encoder_channels=tuple(int(c) for c in params["encoder_channels"]),
+        classifier=params.get("classifier", "fast"),
+        # More of the object in view at once: with noise as strong as the signal no small part of it tells the class.
+        extra_convolutions=3 if params["degradation"] else 1,
+        symmetry=symmetry,
+    )
+
+
+def objective(params: Mapping[str, Any]) -> Objective | None:
+    """Give the method of training where it is not the default one."""
+    if params["method"] != "paper":
+        return None
+    chosen = {name: params[name] for name in ("max_epochs", "batch_size", "learning_rate") if params[name] is not None}
+    return PaperObjective(PaperConfig(**chosen))
+
+
+def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
+    """Give the settings of the training (default method) for the parameters of an estimator."""
+    disorder = Disorder(
+        angle_rad=min(params["rotation_range_rad"], math.pi) if "rotation" in config.invariances else 0.0,
+        shift_px=params["translation_prior"] * config.side if "translation" in config.invariances else 0.0,
+        log_scale=params["scale_jitter"],
+        shear=params["shear_jitter"],
+        intensity=params["intensity_jitter"],
+        mirror=REFLECTION in params["invariances"],
+        degradation=params["degradation"],
+    )
+    names = ("weight_decay", "kl_weight", "generative_weight", "pose_weight", "compile", "precision", "max_epochs")
+    chosen: dict[str, Any] = {name: params[name] for name in names}
+    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight"):
+        if params.get(name) is not None:
+            chosen[name] = params[name]
+    if "pseudo_label_threshold" in params:
+        chosen["threshold"] = params["pseudo_label_threshold"]
+    if params["method"] == "paper":
+        published = PaperConfig()
+        return FitConfig(
+            max_epochs=params["max_epochs"] or published.max_epochs,
+            batch_size=params["batch_size"] or published.batch_size,
+            disorder=disorder,
+            # The result is the last weights, not a running mean of them.
+            ema_decay=0.0,
+            calibrate=False,
+        )
+    return FitConfig(
+        disorder=disorder,
+        aligned=params.get("labelled_orientation") == "aligned",
+        learn_class_prior=isinstance(params.get("class_prior"), str),
+        **chosen,
+    )

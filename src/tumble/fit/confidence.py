@@ -1,0 +1,193 @@
+"""What follows the training: the temperature of the probabilities, and a score of novelty.
+
+The classifier is trained to be sure of every unlabelled object, also of those whose class nobody labelled: they are
+absorbed by the class that looks most alike, and afterwards neither the probability nor the distance to the class tells
+them. What tells them is that no labelled object looks like them. So a small network learns to tell labelled from
+unlabelled objects ("positive and unlabelled" learning): objects of a known class occur on both sides in equal share,
+objects of an unknown class on one side only. Beside it stands the distance from everything that was seen in training,
+for objects that come later.
+
+References
+----------
+.. [1] C. Elkan, K. Noto, "Learning classifiers from only positive and unlabeled data", 2008,
+       https://doi.org/10.1145/1401890.1401920 (the logistic regression of labelled against unlabelled).
+.. [2] C. Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599 (section 4.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tumble.fit.augment import disturb_geometry, disturb_intensity
+from tumble.fit.batches import as_images
+
+if TYPE_CHECKING:
+    from tumble.fit.batches import TrainingData
+    from tumble.fit.config import FitConfig
+    from tumble.model.nets import NoveltyHead
+    from tumble.model.ssrvae import SSRVAE
+
+__all__ = ["fit_novelty", "fit_temperature", "hold_out_labels"]
+
+#: Disturbed copies of labelled images, and unlabelled images, that the score of novelty is learned from.
+_SAMPLE = 2000
+_STEPS = 600
+_BATCH = 192
+_PIECE = 500
+#: Classes with at least this many labels give up a part of them to the calibration.
+MIN_LABELS_TO_HOLD_OUT = 20
+_HELD_OUT_SHARE = 0.2
+_HELD_OUT_MOST = 50
+#: Width of the prior on the log temperature: few held-out labels must not make it wild.
+_LOG_TEMPERATURE_PRIOR = 0.7
+_VIEWS = 8
+
+
+def hold_out_labels(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose labelled rows that the calibration keeps from the classifier.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Class indices, -1 for unlabelled.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    ndarray of int
+        A fifth of the labels of each class, at most 50; nothing unless every class has 20 labels.
+    """
+    members = [np.flatnonzero(y == k) for k in np.unique(y[y >= 0])]
+    if not members or min(map(len, members)) < MIN_LABELS_TO_HOLD_OUT:
+        return np.zeros(0, dtype=np.int64)
+    sizes = [min(_HELD_OUT_MOST, round(_HELD_OUT_SHARE * len(m))) for m in members]
+    return np.sort(np.concatenate([rng.choice(m, n, replace=False) for m, n in zip(members, sizes, strict=True)]))
+
+
+@torch.no_grad()
+def _views(
+    data: TrainingData, rows: np.ndarray, settings: FitConfig, model: SSRVAE, generator: torch.Generator
+) -> Tensor:
+    """Images of `rows`, each disturbed at random."""
+    x = as_images(data.x[rows], model.pixel_scale.device)
+    x, _ = disturb_geometry(x, settings.disorder, generator)
+    return disturb_intensity(x, settings.disorder, model.pixel_scale, generator)
+
+
+def fit_temperature(
+    model: SSRVAE, data: TrainingData, rows: np.ndarray, settings: FitConfig, generator: torch.Generator
+) -> None:
+    """Set the temperature that makes held-out labels likeliest, each seen at several poses [2].
+
+    Parameters
+    ----------
+    model : SSRVAE
+        Its `log_temperature` is set.
+    data : TrainingData
+        Images and classes.
+    rows : ndarray of int
+        Held-out labelled images; with none the temperature stays 1.
+    settings : FitConfig
+        The disorder.
+    generator : torch.Generator
+        Source of the draws.
+    """
+    if not len(rows):
+        return
+    with torch.no_grad():
+        pieces = [model.classify(_views(data, rows, settings, model, generator)) for _ in range(_VIEWS)]
+    logits = torch.cat(pieces).double()
+    y = torch.from_numpy(np.tile(data.y[rows], _VIEWS)).to(logits.device)
+    log_t = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t], max_iter=50, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimiser.zero_grad()
+        # Views of one image are not independent: together they count as one.
+        surprise = F.cross_entropy(logits / log_t.exp(), y, reduction="sum") / _VIEWS
+        loss = surprise + 0.5 * (log_t / _LOG_TEMPERATURE_PRIOR) ** 2
+        loss.backward()
+        return loss
+
+    optimiser.step(objective)
+    model.log_temperature.copy_(log_t.detach().clamp(-2.0, 3.0).float())
+
+
+def fit_novelty(
+    model: SSRVAE, data: TrainingData, settings: FitConfig, rng: np.random.Generator, generator: torch.Generator
+) -> None:
+    """Learn the score of novelty, on the features of the fitted networks.
+
+    Parameters
+    ----------
+    model : SSRVAE
+        Gets a :class:`tumble.model.nets.NoveltyHead`; nothing else of it changes.
+    data : TrainingData
+        Images and classes.
+    settings : FitConfig
+        The disorder.
+    rng, generator
+        Sources of the draws.
+    """
+    labelled, unlabelled = np.flatnonzero(data.y >= 0), np.flatnonzero(data.y < 0)
+    chosen = np.sort(rng.permutation(unlabelled)[:_SAMPLE]) if len(unlabelled) else labelled
+    seen, frequencies = _features(model, data, chosen, settings, generator)
+    known = seen
+    if len(labelled) and len(unlabelled):
+        known, _ = _features(
+            model, data, _like_the_unlabelled(data.y, frequencies, len(chosen), rng), settings, generator
+        )
+    # Layers draw their initial weights from torch's global CPU generator; the fork gives it back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**31)))
+        head = model.add_novelty()
+    head.describe(seen)
+    if known is not seen:
+        _train(head, known, seen, settings, generator)
+    head.eval().requires_grad_(False)
+    head.set_scale(known, seen)
+
+
+@torch.no_grad()
+def _features(
+    model: SSRVAE, data: TrainingData, rows: np.ndarray, settings: FitConfig, generator: torch.Generator
+) -> tuple[Tensor, np.ndarray]:
+    """Evidence (n, n_features) of disturbed images, and the mean of q(y | x) over them (K,)."""
+    features, p = [], []
+    for start in range(0, len(rows), _PIECE):
+        x = _views(data, rows[start : start + _PIECE], settings, model, generator)
+        features.append(model.evidence(x))
+        p.append(model.probabilities(x))
+    return torch.cat(features), torch.cat(p).mean(dim=0).cpu().numpy()
+
+
+def _like_the_unlabelled(y: np.ndarray, frequencies: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `n` labelled rows, with repetition, in the class frequencies of the unlabelled ones.
+
+    Without this a class that is more frequent among the unlabelled would count as novel.
+    """
+    members = {int(k): np.flatnonzero(y == k) for k in np.unique(y[y >= 0])}
+    share = np.array([frequencies[k] for k in members]) + 1e-3
+    drawn = rng.choice(list(members), n, p=share / share.sum())
+    return np.array([rng.choice(members[int(k)]) for k in drawn])
+
+
+def _train(head: NoveltyHead, known: Tensor, seen: Tensor, settings: FitConfig, generator: torch.Generator) -> None:
+    optimiser = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
+
+    def draw(features: Tensor) -> Tensor:
+        rows = torch.randint(len(features), (_BATCH,), generator=generator, device=generator.device)
+        return features[rows]
+
+    with torch.enable_grad():
+        for _ in range(_STEPS):
+            loss = F.softplus(head.logit(draw(known))).mean() + F.softplus(-head.logit(draw(seen))).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
