@@ -7,57 +7,55 @@ scored against the polar angle of the card (shear turns a card a little too), mo
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.common import Record, Row, arguments
-from tumble import SSRVAEClassifier
-from tumble.baselines import PixelForestClassifier
-from tumble.datasets import make_cards
-from tumble.metrics import angle_error
-
-#: Offsets that keep the seeds of labelled, unlabelled and test cards apart, and apart from those used for tuning.
-_LABELLED, _UNLABELLED, _TEST = 910_000, 920_000, 930_000
+from benchmarks import data
+from benchmarks.common import Record, Row, arguments, parse
+from benchmarks.methods import DEFAULT_METHODS, METHODS, Fitted, compare
+from tumble.metrics import angle_error, recall_per_class
 
 
-def main() -> None:
+def score(model: Fitted, split: data.Split) -> Row:
+    """Accuracy, recall of each suit, and the errors of the pose where the method infers one."""
+    predicted = model.predict(split.X_test)
+    recalls = recall_per_class(split.y_test, predicted, classes=np.arange(len(split.classes)))
+    row = {
+        "accuracy": float(np.mean(predicted == split.y_test)),
+        "recall": dict(zip(split.classes, recalls.values(), strict=True)),
+    }
+    return row | pose_errors(model, split) if hasattr(model, "pose") else row
+
+
+def pose_errors(model: Fitted, split: data.Split) -> Row:
+    """Median errors of the angle for each suit, modulo its symmetry, and of the shift."""
+    pose = model.pose(split.X_test)
+    symmetry = np.where(split.y_test == split.classes.index("diamond"), 2, 1)
+    off = np.degrees(angle_error(split.truth.polar_angle, pose.angle_rad, symmetry=symmetry))
+    shift = np.hypot(*(pose.shift_px - split.truth.shift).T)
+    return {
+        "angle_error_deg": {c: float(np.median(off[split.y_test == k])) for k, c in enumerate(split.classes)},
+        "shift_error_px": float(np.median(shift)),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every method for every seed, then print the table."""
-    parser = arguments("cards", __doc__)
-    parser.add_argument("--labels", type=int, nargs="+", default=[5], help="labels per class")
+    parser = arguments("cards", __doc__, methods=tuple(METHODS), default_methods=DEFAULT_METHODS)
+    parser.add_argument("--labels", type=int, nargs="+", default=[5, 1], help="labels per class (default: 5 1)")
     parser.add_argument("--unlabelled", type=int, default=3000, help="unlabelled cards per class")
-    options = parser.parse_args()
-    record = Record(options.out)
+    options = parse(parser, argv)
+    record = Record(options.out, options.since)
+    n_unlabelled, n_test = (8, 8) if options.quick else (options.unlabelled, 1000)
     for n_labels in options.labels:
         for seed in range(options.seeds):
-            labelled = make_cards(n_labels, angle=5, translation=0, random_state=_LABELLED + seed)
-            unlabelled = make_cards(options.unlabelled, angle=180, random_state=_UNLABELLED + seed)
-            test = make_cards(1000, angle=180, random_state=_TEST + seed)
-            X = np.concatenate([labelled.X, unlabelled.X])
-            y = np.concatenate([labelled.y, np.full(len(unlabelled.y), -1)])
+            case = {"labels_per_class": n_labels, "seed": seed, "unlabelled_per_class": n_unlabelled}
 
-            def default_method(X=X, y=y, test=test, seed=seed) -> Row:
-                started = time.perf_counter()
-                model = SSRVAEClassifier(random_state=seed).fit(X, y)
-                seconds = time.perf_counter() - started
-                pose = model.pose(test.X)
-                symmetry = np.where(test.y == test.classes.index("diamond"), 2, 1)
-                off = np.degrees(angle_error(test.polar_angle, pose.angle_rad, symmetry=symmetry))
-                shift = np.hypot(*(pose.shift_px - test.shift).T)
-                return {
-                    "accuracy": float(model.score(test.X, test.y)),
-                    "seconds": seconds,
-                    "angle_error_deg": {c: float(np.median(off[test.y == k])) for k, c in enumerate(test.classes)},
-                    "shift_error_px": float(np.median(shift)),
-                }
+            def split(n_labels: int = n_labels, seed: int = seed) -> data.Split:
+                return data.cards(n_labels, n_unlabelled, n_test, seed)
 
-            def forest(X=X, y=y, test=test, seed=seed) -> Row:
-                model = PixelForestClassifier(random_state=seed).fit(X, y)
-                return {"accuracy": float(model.score(test.X, test.y))}
-
-            case = {"labels_per_class": n_labels, "seed": seed, "unlabelled_per_class": options.unlabelled}
-            record.measure({"method": "tumble", **case}, default_method)
-            record.measure({"method": "random forest on pixels", **case}, forest)
+            compare(record, options, case, split, score)
     print("\n" + record.table(["labels_per_class", "method"], "accuracy"))
 
 

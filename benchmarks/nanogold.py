@@ -9,7 +9,8 @@ each other; the cross-validated one has far more labels of the rare classes.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils import Bunch
 
-from benchmarks.common import Record, Row, arguments
+from benchmarks.common import Record, Row, arguments, parse, with_options
+from benchmarks.data import Split
+from benchmarks.methods import METHODS, Fitted, compare
 from tumble.baselines import AreaTreeClassifier
 from tumble.datasets import load_nanogold
 from tumble.demo import LABELS_PER_CLASS, MAX_EPOCHS
@@ -49,62 +52,96 @@ def split(particles: Particles, gold: Bunch) -> tuple[npt.NDArray[Any], npt.NDAr
     return y, whole & (column + half <= middle), whole & (column - half >= middle)
 
 
-def main() -> None:
-    """Measure every method for every seed, then print the table."""
-    options = arguments("nanogold", __doc__).parse_args()
-    record = Record(options.out)
-    gold = load_nanogold()
-    particles = extract_particles(read_micrograph(gold.filename))
-    y, candidates, test = split(particles, gold)
-    measured, area = shape_measurements(particles.table), particles.table["area_px"].to_numpy()
+class Gold:
+    """The micrograph, cut: crops and measurements of the particles, their classes, and the halves of the image."""
 
-    def scores(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Row:
+    def __init__(self) -> None:
+        self.reference = load_nanogold()
+        self.particles = extract_particles(read_micrograph(self.reference.filename))
+        self.y, self.candidates, self.test = split(self.particles, self.reference)
+        self.measured = shape_measurements(self.particles.table)
+        self.area = self.particles.table["area_px"].to_numpy()
+
+    @cached_property
+    def in_own_masks(self) -> tuple[Any, npt.NDArray[Any]]:
+        """Measurements of the reference objects in their own masks, and their classes."""
+        return reference_table(self.reference)
+
+    def draw(self, seed: int) -> npt.NDArray[Any]:
+        """Labels of 15 particles of each class from the left half, -1 for all others."""
+        rng = np.random.default_rng(seed)
+        given = np.full(len(self.y), -1)
+        for k in range(4):
+            given[rng.choice(np.flatnonzero(self.candidates & (self.y == k)), LABELS_PER_CLASS, replace=False)] = k
+        return given
+
+    def scores(self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Row:
+        """Balanced accuracy, and recall of each class."""
         recalls = recall_per_class(truth, predicted, classes=[0, 1, 2, 3])
-        named = {gold.classes[int(k)]: float(v) for k, v in recalls.items()}
+        named = {self.reference.classes[int(k)]: float(v) for k, v in recalls.items()}
         return {"balanced_accuracy": float(balanced_accuracy(truth, predicted)), "recall": named}
 
-    def forest(labelled: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
-        model = RandomForestClassifier(500, class_weight="balanced", random_state=seed)
-        return model.fit(measured[labelled], y[labelled]).predict(measured[test])
+    def crops(self, given: npt.NDArray[Any]) -> Split:
+        """All crops with these labels to fit, those of the right half for the test."""
+        X, names = self.particles.crops, tuple(map(str, self.reference.classes))
+        return Split(X, given, X[self.test], self.y[self.test], names, Bunch())
 
+    def forest(self, labelled: npt.NDArray[Any], seed: int, n_trees: int) -> Row:
+        """Score a random forest on the measurements, trained with the true classes of these particles."""
+        model = RandomForestClassifier(n_trees, class_weight="balanced", random_state=seed)
+        model.fit(self.measured[labelled], self.y[labelled])
+        return self.scores(model.predict(self.measured[self.test]), self.y[self.test])
+
+    def tree(self, given: npt.NDArray[Any]) -> Row:
+        """Score the demo's baseline, a decision tree on area."""
+        tree = AreaTreeClassifier(random_state=0).fit(self.area, given)
+        return self.scores(tree.predict(self.area[self.test]), self.y[self.test])
+
+
+@cache
+def load_gold() -> Gold:
+    """Cut the micrograph, once."""
+    return Gold()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every method for every seed, then print the table."""
+    parser = arguments("nanogold", __doc__, methods=tuple(METHODS), default_methods=("tumble", "cnn", "fixmatch"))
+    options = parse(parser, argv)
+    record = Record(options.out, options.since)
+    gold = load_gold()
+    settings = estimator_for_crops(max_epochs=MAX_EPOCHS).get_params()
     for seed in range(options.seeds):
-        rng = np.random.default_rng(seed)
-        given = np.full(len(y), -1)
-        for k in range(4):
-            chosen = rng.choice(np.flatnonzero(candidates & (y == k)), LABELS_PER_CLASS, replace=False)
-            given[chosen] = k
+        given = gold.draw(seed)
 
-        def default_method(given: npt.NDArray[Any] = given, seed: int = seed) -> Row:
-            started = time.perf_counter()
-            model = estimator_for_crops(max_epochs=MAX_EPOCHS, random_state=seed).fit(particles.crops, given)
-            seconds = time.perf_counter() - started
-            return {**scores(model.predict(particles.crops[test]), y[test]), "seconds": seconds}
+        def score(model: Fitted, data: Split) -> Row:
+            return gold.scores(model.predict(data.X_test), data.y_test)
 
-        def area_tree(given: npt.NDArray[Any] = given) -> Row:
-            tree = AreaTreeClassifier(random_state=0).fit(area, given)
-            return scores(tree.predict(area[test]), y[test])
-
-        record.measure({"method": "tumble, 15 labels per class", "seed": seed}, default_method)
-        record.measure({"method": "decision tree on area, 15 labels per class", "seed": seed}, area_tree)
-        record.measure(
-            {"method": "random forest on measurements, 15 labels per class", "seed": seed},
-            lambda given=given, seed=seed: scores(forest(given >= 0, seed), y[test]),
+        compare(
+            record,
+            options,
+            {"seed": seed},
+            lambda given=given: gold.crops(given),
+            score,
+            settings=settings,
+            suffix=", 15 labels per class",
         )
-        record.measure(
-            {"method": "random forest on measurements, all labels of the left half", "seed": seed},
-            lambda seed=seed: scores(forest(candidates, seed), y[test]),
-        )
-        record.measure(
-            {"method": "random forest on the reference's own masks, cross-validated over all labels", "seed": seed},
-            lambda seed=seed: reference_ceiling(gold, seed, scores),
-        )
-        for few in (True, False):
-            amount = "15 labels per class" if few else "all labels of the left half"
-            record.measure(
-                {"method": f"random forest on the reference's own masks, {amount}", "seed": seed},
-                lambda few=few, seed=seed: reference_split(gold, seed, scores, few=few),
-            )
+        for name, work in simple_methods(gold, given, seed, 5 if options.quick else 500).items():
+            record.measure(with_options({"method": name, "seed": seed}, options, uses_settings=False), work)
     print("\n" + record.table(["method"], "balanced_accuracy"))
+
+
+def simple_methods(gold: Gold, given: npt.NDArray[Any], seed: int, n_trees: int) -> dict[str, Callable[[], Row]]:
+    """Methods on measurements, by name, each ready to be measured."""
+    forest, masks = "random forest on measurements", "random forest on the reference's own masks"
+    return {
+        "decision tree on area, 15 labels per class": lambda: gold.tree(given),
+        f"{forest}, 15 labels per class": lambda: gold.forest(given >= 0, seed, n_trees),
+        f"{forest}, all labels of the left half": lambda: gold.forest(gold.candidates, seed, n_trees),
+        f"{masks}, cross-validated over all labels": lambda: reference_ceiling(gold, seed, n_trees),
+        f"{masks}, 15 labels per class": lambda: reference_split(gold, seed, n_trees, few=True),
+        f"{masks}, all labels of the left half": lambda: reference_split(gold, seed, n_trees, few=False),
+    }
 
 
 def reference_table(gold: Bunch) -> tuple[Any, npt.NDArray[Any]]:
@@ -115,10 +152,10 @@ def reference_table(gold: Bunch) -> tuple[Any, npt.NDArray[Any]]:
     return table, np.asarray(gold.object_classes)
 
 
-def reference_split(gold: Bunch, seed: int, scores: Any, *, few: bool) -> Row:
+def reference_split(gold: Gold, seed: int, n_trees: int, *, few: bool) -> Row:
     """Train a forest on reference objects of the left half and score it on those of the right half."""
-    table, classes = reference_table(gold)
-    column, middle = table["centroid_col_px"].to_numpy(), gold.image.shape[1] / 2
+    table, classes = gold.in_own_masks
+    column, middle = table["centroid_col_px"].to_numpy(), gold.reference.image.shape[1] / 2
     whole = ~table["touches_border"].to_numpy(dtype=bool)
     left, right = whole & (column + 24 <= middle), whole & (column - 24 >= middle)
     chosen = np.flatnonzero(left)
@@ -128,16 +165,16 @@ def reference_split(gold: Bunch, seed: int, scores: Any, *, few: bool) -> Row:
             [rng.choice(np.flatnonzero(left & (classes == k)), LABELS_PER_CLASS, replace=False) for k in range(4)]
         )
     measured = shape_measurements(table)
-    forest = RandomForestClassifier(500, class_weight="balanced", random_state=seed)
-    return scores(forest.fit(measured[chosen], classes[chosen]).predict(measured[right]), classes[right])
+    forest = RandomForestClassifier(n_trees, class_weight="balanced", random_state=seed)
+    return gold.scores(forest.fit(measured[chosen], classes[chosen]).predict(measured[right]), classes[right])
 
 
-def reference_ceiling(gold: Bunch, seed: int, scores: Any) -> Row:
+def reference_ceiling(gold: Gold, seed: int, n_trees: int) -> Row:
     """Cross-validate a forest on measurements of the reference objects themselves."""
-    table, classes = reference_table(gold)
-    forest = RandomForestClassifier(500, class_weight="balanced", random_state=seed)
+    table, classes = gold.in_own_masks
+    forest = RandomForestClassifier(n_trees, class_weight="balanced", random_state=seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    return scores(cross_val_predict(forest, shape_measurements(table), classes, cv=folds), classes)
+    return gold.scores(cross_val_predict(forest, shape_measurements(table), classes, cv=folds), classes)
 
 
 if __name__ == "__main__":

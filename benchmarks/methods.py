@@ -1,0 +1,143 @@
+"""The methods that the benchmarks compare, each by a short name, and how one of them is measured."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.common import Record, Row, with_options
+from benchmarks.competitors import CNNClassifier, FixMatchClassifier, PyrovedClassifier
+from benchmarks.data import Split
+from tumble import SSRVAEClassifier
+from tumble.baselines import (
+    PixelBoostingClassifier,
+    PixelForestClassifier,
+    PixelSpreadingClassifier,
+    PixelTreeClassifier,
+)
+
+#: Short name -> the name in the results, the estimator, and what it is made with.
+METHODS: dict[str, tuple[str, type[Any], Row]] = {
+    "tumble": ("tumble", SSRVAEClassifier, {}),
+    "paper": ("tumble, method of the paper", SSRVAEClassifier, {"method": "paper"}),
+    "cnn": ("CNN with augmentation", CNNClassifier, {}),
+    "fixmatch": ("FixMatch, same network", FixMatchClassifier, {}),
+    "cnn-six": ("CNN of six convolutions", CNNClassifier, {"network": "six"}),
+    "fixmatch-six": (
+        "FixMatch, six convolutions",
+        FixMatchClassifier,
+        {"network": "six", "threshold": 0.8, "ramp": 0.3},
+    ),
+    "pyroved": ("pyroVED 0.3.0", PyrovedClassifier, {}),
+    "forest": ("random forest on pixels", PixelForestClassifier, {}),
+    "boosting": ("gradient boosting on pixels", PixelBoostingClassifier, {}),
+    "tree": ("decision tree on pixels", PixelTreeClassifier, {}),
+    "spreading": ("label spreading on pixels", PixelSpreadingClassifier, {}),
+}
+
+#: Those that are measured unless --methods says otherwise. pyroVED takes a CPU about a day for one seed.
+DEFAULT_METHODS = ("tumble", "cnn", "fixmatch", "forest", "boosting", "tree", "spreading")
+
+#: Parameters that describe the data, not the method: every method that has one gets the value of tumble's estimator.
+_OF_THE_DATA = (
+    "rotation_range_rad",
+    "translation_prior",
+    "scale_jitter",
+    "shear_jitter",
+    "intensity_jitter",
+    "degradation",
+    "device",
+)
+#: What --quick makes of the parameters that set the length of a run.
+_QUICK = {"max_epochs": 1, "n_steps": 2, "n_epochs": 1, "max_iter": 2, "n_estimators": 5}
+
+Fitted = Any
+
+
+def supported(estimator: type[Any], settings: Row) -> Row:
+    """Return the settings that the estimator has parameters for."""
+    known = estimator().get_params()
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def make(method: str, seed: int, settings: Row | None = None, *, quick: bool = False) -> Fitted:
+    """Make an estimator.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    seed : int
+        Its random_state.
+    settings : dict, optional
+        Parameters of `SSRVAEClassifier`; other methods get those that describe the data.
+    quick : bool
+        Whether to make the run as short as can be.
+    """
+    _, estimator, own = METHODS[method]
+    settings = dict(settings or {})
+    if estimator is not SSRVAEClassifier:
+        settings = supported(estimator, {name: settings[name] for name in _OF_THE_DATA if name in settings})
+    if quick:
+        settings |= supported(estimator, _QUICK)
+    return estimator(**{**settings, **own, "random_state": seed})
+
+
+def compare(
+    record: Record,
+    options: argparse.Namespace,
+    case: Row,
+    split: Callable[[], Split],
+    score: Callable[[Fitted, Split], Row],
+    *,
+    settings: Row | None = None,
+    methods: Sequence[str] | None = None,
+    suffix: str = "",
+) -> None:
+    """Fit and score each method of the options on one set of data, unless the record has it.
+
+    Parameters
+    ----------
+    record : Record
+        Where results are and go.
+    options : Namespace
+        From :func:`benchmarks.common.parse`.
+    case : dict
+        What tells this set of data apart; "seed" seeds the methods too.
+    split : callable
+        Makes the data; called only if there is something to measure.
+    score : callable
+        Scores a fitted estimator.
+    settings : dict, optional
+        As in :func:`make`; those of --set come on top.
+    methods : sequence of str, optional
+        In place of those of the options.
+    suffix : str
+        What is added to the names of the methods in the results.
+    """
+    made: list[Split] = []
+
+    def data() -> Split:
+        if not made:
+            made.append(split())
+        return made[0]
+
+    for method in options.methods if methods is None else methods:
+        name, estimator, _ = METHODS[method]
+        ours = estimator is SSRVAEClassifier
+        full_case = with_options({"method": name + suffix, **case}, options, uses_settings=ours)
+
+        def work(method: str = method) -> Row:
+            model = make(method, case["seed"], {**(settings or {}), **options.settings}, quick=options.quick)
+            fitted, seconds = fit(model, data())
+            return {**score(fitted, data()), "seconds": seconds}
+
+        record.measure(full_case, work)
+
+
+def fit(model: Any, split: Split) -> tuple[Fitted, float]:
+    """Fit, and return the wall time beside."""
+    started = time.perf_counter()
+    return model.fit(split.X, split.y), time.perf_counter() - started
