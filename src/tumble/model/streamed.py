@@ -15,7 +15,9 @@ vectorised sigmoid costs a sixth of the tanh. Activations are columns, pixels ru
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -197,14 +199,38 @@ def _run(task: _Task) -> _Result:
     # Blocks are so small that threads which meet after every one of ten thousand operations mostly wait for each
     # other, a hundredfold where another process holds one of the cores. Here each goes its own way, on one thread.
     ends = [n * i // n_threads for i in range(n_threads + 1)]
+    cores = _cores(n_threads)
+
+    def share(i: int) -> _Result:
+        torch.set_num_threads(1)
+        if cores:
+            os.sched_setaffinity(0, {cores[i]})  # of this thread, which ends with the call
+        return _stream(task, slice(ends[i], ends[i + 1]))
+
     try:
-        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            parts = list(pool.map(lambda i: _stream(task, slice(ends[i], ends[i + 1])), range(n_threads)))
+        with ThreadPoolExecutor(n_threads) as pool:
+            parts = list(pool.map(share, range(n_threads)))
     finally:
         torch.set_num_threads(n_threads)  # the setting is each thread's own, but new threads copy the latest
     second, third, out = (torch.stack(layer).sum(0) for layer in zip(*(part.layers for part in parts), strict=True))
     log_px, first = torch.cat([part.log_px for part in parts]), torch.cat([part.first for part in parts])
     return _Result(log_px, first, (second, third, out))
+
+
+def _cores(n_threads: int) -> list[int]:
+    """Give a core for each thread, from those that the process may use; none where they are too few or unknown.
+
+    New threads begin on the core of their parent, and some schedulers (in containers and virtual machines above all)
+    leave them there, two on one core beside an idle one. Where OpenMP has bound this very thread to a core, its other
+    threads tell which the process has.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    cores: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it may have ended
+            cores |= os.sched_getaffinity(int(thread))
+    return sorted(cores)[:n_threads] if len(cores) >= n_threads else []
 
 
 @torch.no_grad()
