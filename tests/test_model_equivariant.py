@@ -1,0 +1,90 @@
+"""Symmetry by construction, and what the classifier sees beside the pixels."""
+
+import math
+
+import pytest
+import torch
+
+from tumble.model.config import ModelConfig
+from tumble.model.equivariant import SYMMETRIES, GroupConv, GroupNorm2d, group_order
+from tumble.model.nets import Classifier, ConvTrunk, FineTrunk
+from tumble.model.ssrvae import SSRVAE
+
+
+def acted(x, element):
+    """Do to an image what an element of the group says: mirror, then turn."""
+    quarter_turns, mirrored = element
+    return torch.rot90(x.flip(-1) if mirrored else x, quarter_turns, (-2, -1))
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2)])
+def test_turning_the_image_turns_the_planes_and_permutes_the_stack(symmetry, kernel, stride):
+    torch.manual_seed(0)
+    lift = GroupConv(2, 3, kernel, stride, symmetry=symmetry, lift=True).double()
+    second = GroupConv(3, 4, 3, 1, symmetry=symmetry).double()
+    norm = GroupNorm2d(3, symmetry).double().eval()
+    x = torch.randn(2, 2, 12, 12, dtype=torch.float64)
+    order = group_order(symmetry)
+
+    def features(x):
+        return second(torch.relu(norm(lift(x)))).unflatten(1, (4, order))
+
+    plain = features(x)
+    for element in SYMMETRIES[symmetry]:
+        turned = features(acted(x, element))
+        expected = acted(plain, element)
+        # The planes come in another order: the same one for all features and places.
+        matches = [
+            [bool(torch.allclose(turned[:, :, i], expected[:, :, j], atol=1e-9)) for j in range(order)]
+            for i in range(order)
+        ]
+        assert [sum(row) for row in matches] == [1] * order
+        assert [sum(column) for column in zip(*matches, strict=True)] == [1] * order
+
+
+@pytest.mark.parametrize("symmetry", ["rotations", "rotations+mirror"])
+@pytest.mark.parametrize("side", [48, 64, 96])
+def test_the_fine_classifier_does_not_see_quarter_turns(symmetry, side):
+    torch.manual_seed(0)
+    config = ModelConfig(3, (1, side, side), classifier="fine", symmetry=symmetry)
+    model = SSRVAE(config, pixel_offset=0.4, pixel_scale=0.3).eval()
+    x = torch.rand(4, 1, side, side)
+    with torch.no_grad():
+        plain = model.classify(x)
+        for element in SYMMETRIES[symmetry]:
+            torch.testing.assert_close(model.classify(acted(x, element)), plain, rtol=1e-4, atol=1e-5)
+        mirrored = model.classify(x.flip(-1))
+    assert torch.allclose(mirrored, plain, rtol=1e-3, atol=1e-4) == (symmetry == "rotations+mirror")
+
+
+@pytest.mark.parametrize(
+    "trunk", [ConvTrunk(1, (48, 48), (8, 16), radius=True), FineTrunk(1, (48, 48), "none", radius=True)]
+)
+def test_the_classifier_sees_the_distance_from_the_centre(trunk):
+    radius = trunk.radius
+    torch.testing.assert_close(radius, torch.rot90(radius, 1, (-2, -1)))
+    assert float(radius.min()) == pytest.approx(-1, abs=0.01)
+    half = radius.shape[-1] // 2
+    assert float(radius[0, 0, half, -1]) == pytest.approx(1, abs=0.2)
+    net = Classifier(trunk, 3, hidden=16).eval()
+    x = torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        seen = net(x)
+        trunk.radius.mul_(-1)
+        assert not torch.allclose(net(x), seen, atol=1e-4)
+
+
+@pytest.mark.parametrize("classifier", ["fast", "fine"])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 17, 30), (1, 256, 128)])
+def test_any_size_and_number_of_channels(classifier, shape):
+    config = ModelConfig(5, shape, latent_dim=32, classifier=classifier, symmetry="rotations", hidden=16)
+    model = SSRVAE(config).eval()
+    x = torch.rand(2, *shape)
+    with torch.no_grad():
+        assert model.classify(x).shape == (2, 5)
+        y = torch.tensor([0, 4])
+        posterior = model.encode(model.features(x), y)
+        assert posterior.qz.loc.shape == (2, 32)
+        assert model.decode(posterior.qz.loc, y, model.mean_pose(posterior)).shape == x.shape
+        assert math.isfinite(float(model.log_likelihood(x, x).sum()))
