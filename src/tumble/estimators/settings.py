@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -153,14 +154,16 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
 
 def objective(params: Mapping[str, Any]) -> Objective | None:
     """Give the method of training where it is not the default one."""
-    if params["method"] != "paper":
-        return None
+    return PaperObjective(_paper_config(params)) if params["method"] == "paper" else None
+
+
+def _paper_config(params: Mapping[str, Any]) -> PaperConfig:
     chosen = {name: params[name] for name in ("max_epochs", "batch_size", "learning_rate") if params[name] is not None}
-    return PaperObjective(PaperConfig(**chosen))
+    return PaperConfig(**chosen)
 
 
 def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
-    """Give the settings of the training (default method) for the parameters of an estimator."""
+    """Give the settings of the training for the parameters of an estimator."""
     disorder = Disorder(
         angle_rad=min(params["rotation_range_rad"], math.pi) if "rotation" in config.invariances else 0.0,
         shift_px=params["translation_prior"] * config.side if "translation" in config.invariances else 0.0,
@@ -178,15 +181,8 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
     if "pseudo_label_threshold" in params:
         chosen["threshold"] = params["pseudo_label_threshold"]
     if params["method"] == "paper":
-        published = PaperConfig()
-        return FitConfig(
-            max_epochs=params["max_epochs"] or published.max_epochs,
-            batch_size=params["batch_size"] or published.batch_size,
-            disorder=disorder,
-            # The result is the last weights, not a running mean of them.
-            ema_decay=0.0,
-            calibrate=False,
-        )
+        # The disorder plays no part in the published training, but in the score of novelty that follows it.
+        return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder)
     return FitConfig(
         disorder=disorder,
         aligned=params.get("labelled_orientation") == "aligned",

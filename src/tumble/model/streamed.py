@@ -33,6 +33,8 @@ __all__ = ["PixelDensity", "streamed_log_likelihood"]
 #: must fill the device.
 _BLOCK = {"cpu": 1152}
 _BLOCK_ELSEWHERE = 2**19
+#: On a CPU threads take shares of the draws as they get done, so that one on a busy core holds up the others little.
+_SHARES_PER_THREAD = 4
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -197,19 +199,21 @@ def _run(task: _Task) -> _Result:
     if task.x.device.type != "cpu" or n_threads == 1 or n < n_threads:
         return _stream(task, slice(0, n))
     # Blocks are so small that threads which meet after every one of ten thousand operations mostly wait for each
-    # other, a hundredfold where another process holds one of the cores. Here each goes its own way, on one thread.
-    ends = [n * i // n_threads for i in range(n_threads + 1)]
-    cores = _cores(n_threads)
+    # other, a hundredfold where another process holds one of the cores. Here each goes its own way, on one thread;
+    # shares are small enough that none waits for long, and are summed in order, whoever comes first.
+    n_shares = min(n, _SHARES_PER_THREAD * n_threads)
+    shares = [slice(n * i // n_shares, n * (i + 1) // n_shares) for i in range(n_shares)]
+    cores = iter(_cores(n_threads))
 
-    def share(i: int) -> _Result:
+    def begin() -> None:
         torch.set_num_threads(1)
-        if cores:
-            os.sched_setaffinity(0, {cores[i]})  # of this thread, which ends with the call
-        return _stream(task, slice(ends[i], ends[i + 1]))
+        core = next(cores, None)
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # of this thread, which ends with the call
 
     try:
-        with ThreadPoolExecutor(n_threads) as pool:
-            parts = list(pool.map(share, range(n_threads)))
+        with ThreadPoolExecutor(n_threads, initializer=begin) as pool:
+            parts = list(pool.map(lambda share: _stream(task, share), shares))
     finally:
         torch.set_num_threads(n_threads)  # the setting is each thread's own, but new threads copy the latest
     second, third, out = (torch.stack(layer).sum(0) for layer in zip(*(part.layers for part in parts), strict=True))
@@ -218,7 +222,7 @@ def _run(task: _Task) -> _Result:
 
 
 def _cores(n_threads: int) -> list[int]:
-    """Give a core for each thread, from those that the process may use; none where they are too few or unknown.
+    """Give a core for each thread, where the process has as many; none where a choice would have to be made.
 
     New threads begin on the core of their parent, and some schedulers (in containers and virtual machines above all)
     leave them there, two on one core beside an idle one. Where OpenMP has bound this very thread to a core, its other
@@ -230,7 +234,7 @@ def _cores(n_threads: int) -> list[int]:
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):  # it may have ended
             cores |= os.sched_getaffinity(int(thread))
-    return sorted(cores)[:n_threads] if len(cores) >= n_threads else []
+    return sorted(cores) if len(cores) == n_threads else []
 
 
 @torch.no_grad()
@@ -321,7 +325,7 @@ class _Buffers:
         torch.mm(self._linear(self.second), up, out=down)
         _through_sigmoid(down, h1, out=up)
         if n == 1:
-            return (up @ grid[0].T)[None]
+            return (grid[0] @ up.T).T[None]  # in this order it costs less
         return up.unflatten(1, (n, p)).transpose(0, 1) @ grid.transpose(1, 2)
 
     def _add(self, layer: int, after: Tensor, before: Tensor) -> None:
