@@ -85,6 +85,25 @@ def test_every_row_keeps_its_best_class(seed, floor):
     assert pairs >= {(i, k) for i in range(7) for k in range(4) if p[i, k] >= floor}
 
 
+def test_at_most_so_many_classes_are_visited_and_the_bound_stays_a_bound(model, images, draws_at_the_mean):
+    p = torch.tensor([[0.4, 0.35, 0.25], [0.98, 0.015, 0.005]])
+    rows, classes = objectives.plausible_classes(p, 0.01, most=2)
+    assert list(zip(rows.tolist(), classes.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    # At the best weights of the classes the full sum is the largest bound: leaving classes out can only lower it.
+    common = setting(model, images)
+    with torch.no_grad():
+        features = model.features(images)
+        per_class = []
+        for k in range(3):
+            y = torch.full((5,), k)
+            per_class.append(objectives.elbo_terms(model, images, y, model.encode(features, y), **common).bound())
+        best = torch.stack(per_class, dim=1)
+        full, _ = objectives.unlabelled_bound(model, images, best, features, **common)
+        fewer, _ = objectives.unlabelled_bound(model, images, best, features, max_classes=2, **common)
+    assert bool((fewer <= full + 1e-3).all())
+    torch.testing.assert_close(full, torch.logsumexp(best, dim=1), rtol=1e-5, atol=1e-3)
+
+
 def test_gaussian_likelihood_is_that_of_torch(model, images):
     mean = images + 0.1
     sigma = model.log_sigma.exp() * model.pixel_scale

@@ -73,6 +73,8 @@ class FitConfig:
         Weight of the divergences, reached linearly over the first third of the steps.
     class_floor : float
         Classes of smaller q(y | x) are skipped in the sum over classes.
+    max_classes : int
+        Most classes per image in that sum, so that many classes cost little more than few while q(y | x) is flat.
     generative_share : float
         Part of each batch that the encoder and the decoder see. Classes need large batches, drawings do not, and
         this is half of the cost of a step.
@@ -102,6 +104,7 @@ class FitConfig:
     ema_decay: float = 0.995
     kl_weight: float = 1.0
     class_floor: float = 0.01
+    max_classes: int = 4
     generative_share: float = 0.5
     classification_weight: float = 1.0
     pseudo_label_weight: float = 1.0

@@ -175,7 +175,14 @@ def _generative_losses(
     features_l, features_u, features_d = model.features(torch.cat([x_l, x_u, x_d])).split([n_l, n_u, n_u])
     shared = {"prior": prior, "generator": generator}
     bounds_u, terms = objectives.unlabelled_bound(
-        model, x_u, logits_u, features_u, kl_weight=kl_weight, floor=settings.class_floor, **shared
+        model,
+        x_u,
+        logits_u,
+        features_u,
+        kl_weight=kl_weight,
+        floor=settings.class_floor,
+        max_classes=settings.max_classes,
+        **shared,
     )
     bound = bounds_u.mean() / n_pixels
     parts = {"elbo_unlabelled": bound.item()}

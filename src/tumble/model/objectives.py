@@ -142,7 +142,7 @@ def elbo_terms(
     return ElboTerms(log_px, model.log_py[y], kl_normal(posterior.qz, Normal(zero, zero + 1)), kl_pose)
 
 
-def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+def plausible_classes(probabilities: Tensor, floor: float, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Pairs (row, class) that the sum over classes must visit: those of probability at least `floor`.
 
     Parameters
@@ -151,6 +151,8 @@ def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tens
         q(y | x).
     floor : float
         Classes below this probability are skipped; the most probable class of a row never is.
+    most : int, optional
+        Classes per row at most, the most probable ones.
 
     Returns
     -------
@@ -164,6 +166,8 @@ def plausible_classes(probabilities: Tensor, floor: float) -> tuple[Tensor, Tens
     ([0, 1, 1], [0, 0, 1])
     """
     keep = probabilities >= floor
+    if most is not None and most < keep.shape[1]:
+        keep &= torch.zeros_like(keep).scatter(1, probabilities.topk(most, dim=1).indices, True)
     keep[torch.arange(len(keep)), probabilities.argmax(dim=1)] = True
     rows, classes = keep.nonzero(as_tuple=True)
     return rows, classes
@@ -178,6 +182,7 @@ def unlabelled_bound(
     prior: PosePrior,
     kl_weight: float = 1.0,
     floor: float = 0.0,
+    max_classes: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ElboTerms]:
     """``U(x) = sum_y q(y | x) L(x, y) + H(q(y | x))``, summed exactly over the plausible classes.
@@ -197,7 +202,10 @@ def unlabelled_bound(
     kl_weight : float
         Weight of the divergences.
     floor : float
-        Classes of smaller q(y | x) are skipped; the kept ones are renormalised. 0 is the full sum.
+        Classes of smaller q(y | x) are skipped; the kept ones are renormalised, which restricts the posterior to them,
+        so that the bound stays a bound. 0 is the full sum.
+    max_classes : int, optional
+        Classes per image at most, the most probable ones.
 
     Returns
     -------
@@ -207,7 +215,7 @@ def unlabelled_bound(
         Of each (row, class) pair that was visited.
     """
     q = torch.softmax(logits, dim=1)
-    rows, classes = plausible_classes(q.detach(), floor)
+    rows, classes = plausible_classes(q.detach(), floor, max_classes)
     posterior = model.encode(features[rows], classes)
     terms = elbo_terms(model, x[rows], classes, posterior, prior=prior, generator=generator)
     kept = q[rows, classes]
