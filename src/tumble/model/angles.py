@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from tumble.model.coordinates import wrap_angle
 from tumble.model.distributions import WrappedNormal, kl_normal, randn
 
 if TYPE_CHECKING:
@@ -422,8 +421,3 @@ def mode_directions(like: Tensor) -> Tensor:
     """Directions ``2 pi m / M`` of M modes, with M the last dimension of `like`."""
     n_modes = like.shape[-1]
     return torch.arange(n_modes, device=like.device, dtype=like.dtype) * (2 * math.pi / n_modes)
-
-
-def wrapped_best(posterior: AnglePosterior) -> Tensor:
-    """Likeliest direction in [-pi, pi), (batch,)."""
-    return wrap_angle(posterior.best())
