@@ -22,6 +22,7 @@ from tumble.metrics import recall_per_class
 SETTINGS: Row = {
     "rotation_range_rad": math.pi * data.MNIST_ANGLE_DEG / 180,
     "translation_prior": data.MNIST_SHIFT_PX / 28,
+    "max_epochs": 40,
 }
 #: Without those that take mirror images for the same class: of digits they are not.
 CHOICES = tuple(method for method in METHODS if not method.endswith("-six"))
