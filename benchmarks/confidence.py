@@ -5,6 +5,8 @@
   bins, and the bins themselves for a reliability diagram.
 - Novelty: one suit is left out of the labels; it stays among the unlabelled and the test cards. Area under the ROC
   curve of `novelty` for telling it from the labelled suits.
+
+The reliability diagram is drawn beside the results.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tumble import SSRVAEClassifier
 from tumble.metrics import expected_calibration_error
 
 N_BINS = 15
+_Float = npt.NDArray[np.floating]
 
 
 def reliability(y: npt.NDArray[np.int64], proba: npt.NDArray[np.floating], n_bins: int = N_BINS) -> Row:
@@ -100,6 +103,53 @@ def novelty(record: Record, options: argparse.Namespace, seed: int) -> None:
         compare(record, options, case, split, score_novelty, methods=methods)
 
 
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the reliability diagram of tumble, all seeds together, beside how many predictions fall into each bin."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    own = [row for row in rows if row["method"] == "tumble" and "reliability" in row]
+    names = sorted({row["what"] for row in own})
+    if not names:
+        return
+    figure, axes = plt.subplots(
+        2,
+        len(names),
+        figsize=(3.6 * len(names), 4.4),
+        height_ratios=[3, 1],
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for name, (upper, lower) in zip(names, axes.T, strict=True):
+        parts = [row["reliability"] for row in own if row["what"] == name]
+        n, confidence, accuracy = merged(parts)
+        upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
+        upper.plot(confidence, accuracy, "o-", color="#0072b2", markersize=4)
+        ece = np.mean([row["ece"] for row in own if row["what"] == name])
+        upper.set(title=f"{name}\nECE {ece:.3f}, {len(parts)} seeds", ylabel="accuracy")
+        upper.set(ylim=(0, 1.02), xlim=(0, 1.02))
+        lower.bar((np.arange(N_BINS) + 0.5) / N_BINS, n, width=0.9 / N_BINS, color="0.6")
+        lower.set(yscale="log", ylabel="predictions", xlabel="probability of the predicted class")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def merged(parts: Sequence[Row]) -> tuple[_Float, _Float, _Float]:
+    """Add up the counts of all bins, and take mean confidence and accuracy of those that are not empty."""
+    counts = np.array([part["n"] for part in parts], dtype=float)
+
+    def mean(key: str) -> _Float:
+        values = np.array([part[key] for part in parts], dtype=float)  # None becomes NaN
+        total = counts.sum(axis=0)
+        return (np.nan_to_num(values) * counts).sum(axis=0)[total > 0] / total[total > 0]
+
+    return counts.sum(axis=0), mean("confidence"), mean("accuracy")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure every method for every seed, then print the tables."""
     choices = ("tumble", "paper", "cnn", "fixmatch", "pyroved")
@@ -110,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in range(options.seeds):
         calibration(record, options, seed)
         novelty(record, options, seed)
+    draw(record.rows, options.out.with_suffix(".png"))
     print("\n" + record.table(["what", "method"], "ece"))
     print("\n" + record.table(["novel", "method"], "auroc"))
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import data
 from benchmarks.common import Record, arguments, parse, with_options
 from benchmarks.competitors import CNNClassifier, FixMatchClassifier
-from benchmarks.confidence import reliability
+from benchmarks.confidence import merged, reliability
 from benchmarks.factors import circular_linear_correlation
 from benchmarks.methods import METHODS, make
 from benchmarks.pyroved_peer import PyrovedClassifier, import_pyroved
@@ -272,6 +272,11 @@ def test_reliability_and_circular_correlation():
     assert bins["n"].tolist() == [0] * 5 + [1, 0, 0, 0, 2]
     assert bins["accuracy"][9] == 0.5
     assert bins["accuracy"][0] is None
+    other = reliability(np.array([0]), np.array([[0.92, 0.08]]), n_bins=10)
+    n, confidence, accuracy = merged([bins, other])
+    assert n.tolist() == [0] * 5 + [1, 0, 0, 0, 3]
+    np.testing.assert_allclose(confidence, [0.55, (0.9 + 0.95 + 0.92) / 3])
+    np.testing.assert_allclose(accuracy, [0, 2 / 3])
     angle = np.linspace(-np.pi, np.pi, 50, endpoint=False)
     assert circular_linear_correlation(np.cos(angle - 1), angle) == pytest.approx(1)
     assert circular_linear_correlation(np.cos(3 * angle), angle) == pytest.approx(0, abs=1e-6)
@@ -284,6 +289,7 @@ def test_novelty_is_scored_against_the_suit_without_labels(monkeypatch, tmp_path
     # Stands in for the method, which may not be there; brighter images count as more novel.
     monkeypatch.setattr(SSRVAEClassifier, "novelty", lambda self, X: X.mean(axis=(1, 2)), raising=False)
     confidence.main(["--quick", "--seeds", "1", "--methods", "tumble", "--out", str(tmp_path / "out.json")])
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row.get("novel") for row in rows] == [None, "club", "spade", "diamond", "heart"]
     assert all(0 <= row["auroc"] <= 1 for row in rows[1:])

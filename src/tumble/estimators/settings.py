@@ -47,6 +47,8 @@ PRECISIONS = ("float32", "bfloat16")
 REFLECTION = "reflection"
 
 _FULL_TURN = math.pi - 1e-6
+#: Images of at most this many px to a side are classified at full resolution.
+_SMALL_PX = 32
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHODS,
@@ -149,6 +151,7 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
         # More of the object in view at once: with noise as strong as the signal no small part of it tells the class.
         extra_convolutions=3 if params["degradation"] else 1,
         symmetry=symmetry,
+        fold=max(height, width) > _SMALL_PX,
     )
 
 

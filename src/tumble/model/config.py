@@ -71,6 +71,8 @@ class ModelConfig:
         noisy images need.
     radius : bool
         Whether the classifier sees how far each place is from the centre.
+    fold : bool
+        Whether the fast classifier begins by folding blocks of 2 x 2 px into channels, which is cheap, and coarse.
     hidden : int
         Width of dense layers.
     """
@@ -94,6 +96,7 @@ class ModelConfig:
     symmetry: str = "none"
     extra_convolutions: int = 1
     radius: bool = True
+    fold: bool = True
     hidden: int = 128
 
     @property

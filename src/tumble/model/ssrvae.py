@@ -329,6 +329,7 @@ def _build_classifier(config: ModelConfig) -> Classifier | DenseClassifier | Non
             config.encoder_channels,
             extra=config.extra_convolutions,
             radius=config.radius,
+            fold=config.fold,
         )
     return Classifier(trunk, config.n_classes, hidden=config.hidden)
 
