@@ -1,0 +1,147 @@
+"""DM3, DM4, EMD (Velox and Berkeley), SER, HSPY and ZSPY through RosettaSciIO.
+
+RosettaSciIO is under the GNU GPL, which is why it is an extra and is imported nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import rsciio  # noqa: F401 - here for the error where the extra is missing
+
+from tumble.errors import InputFileError
+from tumble.micrograph.convert import plain_metadata
+from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames
+from tumble.micrograph.units import length_nm, square_pixel_size
+
+__all__ = ["open_rosettasciio"]
+
+logging.getLogger("rsciio").addHandler(logging.NullHandler())
+
+_MODULES = {
+    ".dm3": "digitalmicrograph",
+    ".dm4": "digitalmicrograph",
+    ".emd": "emd",
+    ".ser": "tia",
+    ".hspy": "hspy",
+    ".zspy": "zspy",
+}
+
+#: Signals named in a message.
+MAX_NAMED = 8
+
+
+@contextmanager
+def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
+    """Open one image signal of a file; its navigation axes count frames."""
+    module = import_module(f"rsciio.{_MODULES[source.file.suffix.lower()]}")
+    # Lazily: arrays are Dask's and nothing is read before a frame is asked for.
+    signals = module.file_reader(str(source.file), lazy=True)
+    signal = _choose([signal for signal in signals if _is_image(signal)], source)
+    data = signal["data"]
+    axes = list(signal["axes"])[-2:] if len(signal["axes"]) >= 2 else []
+    if {axis.get("units") for axis in axes} & {"1/nm", "1/Å", "1/m", "rad", "mrad", "1 / nm", "1 / m"}:
+        raise InputFileError(f"{source.name}: is a diffraction pattern (axes in {axes[-1]['units']}), not an image.")
+    sizes = [length_nm(axis.get("scale"), axis.get("units")) for axis in axes]
+    # Where the unit is no length or is missing, the scale says nothing.
+    pixel_size_nm, note = square_pixel_size(sizes if all(size is not None for size in sizes) else [])
+    metadata = _metadata(signal)
+
+    def describe(values: np.ndarray[Any, Any], notes: tuple[str, ...]) -> Frame:
+        return Frame(values, pixel_size_nm, metadata, (*notes, *filter(None, (note,))))
+
+    def read(where: tuple[int | slice, ...]) -> Any:
+        part = data[where]
+        return part.compute(scheduler="synchronous") if hasattr(part, "compute") else part
+
+    shape = tuple(int(n) for n in data.shape)
+    yield array_frames(source.name, shape, np.dtype(data.dtype), _stored_bytes(source), read, describe)
+
+
+def _stored_bytes(source: FrameSource) -> int:
+    if source.file.is_file():
+        return source.file.stat().st_size
+    return sum(item.stat().st_size for item in source.file.rglob("*") if item.is_file())
+
+
+def _is_image(signal: Mapping[str, Any]) -> bool:
+    """Whether the last two axes span an image; spectra have one axis that is not navigated."""
+    if signal["data"] is None or len(signal["data"].shape) < 2:
+        return False
+    navigated = [bool(axis.get("navigate", False)) for axis in signal["axes"]]
+    return all(navigated) or navigated[-2:] == [False, False] or len(navigated) < 2
+
+
+def _choose(images: list[Mapping[str, Any]], source: FrameSource) -> Mapping[str, Any]:
+    titles = [_title(signal) or str(index) for index, signal in enumerate(images)]
+    found = ", ".join(titles[:MAX_NAMED]) or "none"
+    if source.inside is not None:
+        wanted = source.inside.strip("/")
+        matching = [signal for signal, title in zip(images, titles, strict=True) if title.strip("/") == wanted]
+        if not matching and wanted.isdecimal() and int(wanted) < len(images):
+            return images[int(wanted)]
+        if len(matching) != 1:
+            raise InputFileError(
+                f"{source.name}: has {len(matching) or 'no'} image {wanted!r}; images in it are {found}. "
+                "An image can also be given by its number, from 0."
+            )
+        return matching[0]
+    if not images:
+        raise InputFileError(f"{source.name}: holds no image.")
+    if len(images) > 1:
+        raise InputFileError(
+            f"{source.name}: holds {len(images)} images ({found}). Name one, for example {source.name}:{titles[0]}, "
+            f"or give its number, {source.name}:0."
+        )
+    return images[0]
+
+
+def _title(signal: Mapping[str, Any]) -> str:
+    general = signal.get("metadata", {}).get("General", {})
+    return str(general.get("title", "")) if isinstance(general, Mapping) else ""
+
+
+def _metadata(signal: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in the common form of HyperSpy, with the entries that it derives from the file's own."""
+    settings = dict(signal.get("metadata", {}))
+    original = signal.get("original_metadata", {})
+    for path, (place, convert) in (signal.get("mapping") or {}).items():
+        value = _at(original, path)
+        if value is not None:
+            _put(settings, place, value, convert)
+    plain = plain_metadata(settings)
+    found: dict[str, Any] = {"settings": plain}
+    microscope = plain.get("Acquisition_instrument")
+    for instrument in microscope.values() if isinstance(microscope, Mapping) else ():
+        if isinstance(instrument, Mapping):
+            if isinstance(instrument.get("microscope"), str):
+                found["instrument"] = instrument["microscope"]
+            if isinstance(instrument.get("magnification"), int | float):
+                found["magnification"] = float(instrument["magnification"])
+    return found
+
+
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def _put(tree: dict[str, Any], place: str, value: Any, convert: Callable[[Any], Any] | None) -> None:
+    try:
+        value = convert(value) if convert else value
+    except Exception:  # whatever a strange value makes of it: the entry is left out
+        return
+    *groups, name = place.split(".")
+    for key in groups:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[name] = value
