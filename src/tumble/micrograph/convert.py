@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tumble.errors import DataError
 
-__all__ = ["content_hash", "grey_pixels", "one_frame", "plain_metadata"]
+__all__ = ["content_hash", "grey_pixels", "hyperspy_metadata", "one_frame", "plain_metadata"]
 
 #: Anything smaller holds no particle with background around it.
 MIN_SIDE_PX = 16
@@ -150,6 +150,31 @@ def plain_metadata(settings: Mapping[Any, Any]) -> dict[str, Any]:
             break
         plain[_text(key)] = entry
     return plain
+
+
+def hyperspy_metadata(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the metadata of a frame from those in HyperSpy's common form.
+
+    Parameters
+    ----------
+    settings : mapping
+        With the instrument under ``Acquisition_instrument``.
+
+    Returns
+    -------
+    dict
+        ``{"settings": {...}}``, with ``"instrument"`` and ``"magnification"`` where they are known.
+    """
+    plain = plain_metadata(settings)
+    found: dict[str, Any] = {"settings": plain}
+    instruments = plain.get("Acquisition_instrument")
+    for instrument in instruments.values() if isinstance(instruments, Mapping) else ():
+        if isinstance(instrument, Mapping):
+            if isinstance(instrument.get("microscope"), str):
+                found["instrument"] = instrument["microscope"]
+            if isinstance(instrument.get("magnification"), int | float):
+                found["magnification"] = float(instrument["magnification"])
+    return found
 
 
 def _plain(value: Any) -> Any:

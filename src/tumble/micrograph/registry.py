@@ -48,7 +48,7 @@ _KINDS: dict[str, _Kind] = {
     ".emd": _ROSETTA,
     ".ser": _ROSETTA,
     ".hspy": _ROSETTA,
-    ".zspy": _Kind("rosettasciio", "open_rosettasciio", named=True, folder=True, extra="formats"),
+    ".zspy": _Kind("zspy", "open_zspy", named=True, folder=True, extra="formats"),
 }
 
 #: Suffixes, in lower case, that :func:`tumble.read_micrograph` understands.

@@ -22,6 +22,7 @@ NM_PER_UNIT = {
     "nm": 1.0,
     "nanometer": 1.0,
     "nanometre": 1.0,
+    "nanometers": 1.0,
     "um": 1e3,
     "µm": 1e3,  # micro sign
     "μm": 1e3,  # Greek letter mu
@@ -30,12 +31,14 @@ NM_PER_UNIT = {
     "microns": 1e3,
     "micrometer": 1e3,
     "micrometre": 1e3,
+    "micrometers": 1e3,
     "mm": 1e6,
     "millimeter": 1e6,
     "millimetre": 1e6,
     "m": 1e9,
     "meter": 1e9,
     "metre": 1e9,
+    "meters": 1e9,
 }
 
 #: Edges that differ by more than this are not one pixel size.

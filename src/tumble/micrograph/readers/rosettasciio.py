@@ -1,4 +1,4 @@
-"""DM3, DM4, EMD (Velox and Berkeley), SER, HSPY and ZSPY through RosettaSciIO.
+"""DM3, DM4, EMD (Velox and Berkeley), SER and HSPY through RosettaSciIO.
 
 RosettaSciIO is under the GNU GPL, which is why it is an extra and is imported nowhere else.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import rsciio  # noqa: F401 - here for the error where the extra is missing
 
 from tumble.errors import InputFileError
-from tumble.micrograph.convert import plain_metadata
+from tumble.micrograph.convert import hyperspy_metadata
 from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames
 from tumble.micrograph.units import length_nm, square_pixel_size
 
@@ -29,7 +29,6 @@ _MODULES = {
     ".emd": "emd",
     ".ser": "tia",
     ".hspy": "hspy",
-    ".zspy": "zspy",
 }
 
 #: Signals named in a message.
@@ -41,7 +40,13 @@ def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
     """Open one image signal of a file; its navigation axes count frames."""
     module = import_module(f"rsciio.{_MODULES[source.file.suffix.lower()]}")
     # Lazily: arrays are Dask's and nothing is read before a frame is asked for.
-    signals = module.file_reader(str(source.file), lazy=True)
+    try:
+        signals = module.file_reader(str(source.file), lazy=True)
+    except ModuleNotFoundError as error:  # spectrum images of Velox need a package that is heavy
+        raise InputFileError(
+            f"{source.name}: is read with the package {error.name or 'sparse'} too, which is not installed. "
+            f"Run: pip install {error.name or 'sparse'}"
+        ) from error
     signal = _choose([signal for signal in signals if _is_image(signal)], source)
     data = signal["data"]
     axes = list(signal["axes"])[-2:] if len(signal["axes"]) >= 2 else []
@@ -60,13 +65,7 @@ def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
         return part.compute(scheduler="synchronous") if hasattr(part, "compute") else part
 
     shape = tuple(int(n) for n in data.shape)
-    yield array_frames(source.name, shape, np.dtype(data.dtype), _stored_bytes(source), read, describe)
-
-
-def _stored_bytes(source: FrameSource) -> int:
-    if source.file.is_file():
-        return source.file.stat().st_size
-    return sum(item.stat().st_size for item in source.file.rglob("*") if item.is_file())
+    yield array_frames(source.name, shape, np.dtype(data.dtype), source.file.stat().st_size, read, describe)
 
 
 def _is_image(signal: Mapping[str, Any]) -> bool:
@@ -114,16 +113,7 @@ def _metadata(signal: Mapping[str, Any]) -> dict[str, Any]:
         value = _at(original, path)
         if value is not None:
             _put(settings, place, value, convert)
-    plain = plain_metadata(settings)
-    found: dict[str, Any] = {"settings": plain}
-    microscope = plain.get("Acquisition_instrument")
-    for instrument in microscope.values() if isinstance(microscope, Mapping) else ():
-        if isinstance(instrument, Mapping):
-            if isinstance(instrument.get("microscope"), str):
-                found["instrument"] = instrument["microscope"]
-            if isinstance(instrument.get("magnification"), int | float):
-                found["magnification"] = float(instrument["magnification"])
-    return found
+    return hyperspy_metadata(settings)
 
 
 def _at(tree: Any, path: str) -> Any:

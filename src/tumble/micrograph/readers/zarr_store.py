@@ -11,13 +11,15 @@ import zarr
 
 from tumble.errors import InputFileError
 from tumble.micrograph.convert import plain_metadata
-from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames
+from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames, check_size
 from tumble.micrograph.units import length_nm, square_pixel_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
-__all__ = ["open_zarr"]
+__all__ = ["check_chunks", "open_zarr", "stored_bytes"]
 
 
 @contextmanager
@@ -29,11 +31,8 @@ def open_zarr(source: FrameSource) -> Iterator[Frames]:
     if not isinstance(node, zarr.Array):
         group_attributes = dict(node.attrs)
         node, scale = _choose(node, group_attributes, source)
-    missing = node.nchunks - node.nchunks_initialized
     pixel_size_nm, note = square_pixel_size(scale)
-    notes = [note] if note else []
-    if missing > 0:
-        notes.append(f"{missing} of {node.nchunks} chunks are not stored; their pixels have the fill value")
+    notes = tuple(filter(None, (note, check_chunks(node, source))))
     settings = plain_metadata({**group_attributes, **dict(node.attrs)})
     metadata: dict[str, Any] = {"dataset": node.path or "/"}
     if settings:
@@ -43,16 +42,24 @@ def open_zarr(source: FrameSource) -> Iterator[Frames]:
         return Frame(values, pixel_size_nm, metadata, (*shape_notes, *notes))
 
     shape = tuple(int(n) for n in node.shape)
-    stored = _stored_bytes(source)
+    yield array_frames(source.name, shape, node.dtype, stored_bytes(source.file), lambda where: node[where], describe)
+
+
+def check_chunks(array: Any, source: FrameSource) -> str:
+    """Refuse chunks that would fill the memory, and note those that are missing, which read as the fill value."""
     # A chunk is unpacked as a whole, however little of it is asked for.
-    array_frames(source.name, (math.prod(node.chunks), 1), node.dtype, stored, lambda where: None, describe)
-    yield array_frames(source.name, shape, node.dtype, stored, lambda where: node[where], describe)
+    check_size(source.name, (math.prod(array.chunks), 1), array.dtype.itemsize, stored_bytes(source.file))
+    missing = array.nchunks - array.nchunks_initialized
+    return (
+        f"{missing} of {array.nchunks} chunks are not stored; their pixels have the fill value" if missing > 0 else ""
+    )
 
 
-def _stored_bytes(source: FrameSource) -> int:
-    if source.file.is_file():
-        return source.file.stat().st_size
-    return sum(item.stat().st_size for item in source.file.rglob("*") if item.is_file())
+def stored_bytes(file: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if file.is_file():
+        return file.stat().st_size
+    return sum(item.stat().st_size for item in file.rglob("*") if item.is_file())
 
 
 def _choose(group: Any, attributes: Mapping[str, Any], source: FrameSource) -> tuple[Any, list[float | None]]:
