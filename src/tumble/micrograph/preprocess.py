@@ -103,12 +103,13 @@ def estimate_local_background(pixels: npt.NDArray[Any], *, window: float = 0.25)
     20.0
     """
     step = max(1, -(-max(pixels.shape) // COARSE_SIDE_PX))
-    rows, columns = (np.arange(step // 2, n, step) for n in pixels.shape)
+    padded = np.pad(pixels, [(0, -n % step) for n in pixels.shape], mode="edge").astype(np.float32)
+    blocks = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step)
     # Medians of blocks rather than single pixels, which would carry their noise into the background.
-    coarse = ndimage.median_filter(pixels.astype(np.float32), size=min(step, 9), mode="nearest")[np.ix_(rows, columns)]
+    coarse = np.median(blocks, axis=(1, 3))
     size = max(3, round(window * min(coarse.shape)) | 1)
     ground = ndimage.median_filter(coarse, size=size, mode="nearest")
-    positions = [(np.arange(n) - step // 2) / step for n in pixels.shape]
+    positions = [(np.arange(n) - (step - 1) / 2) / step for n in pixels.shape]
     grid = np.meshgrid(*positions, indexing="ij")
     return ndimage.map_coordinates(ground, grid, order=1, mode="nearest").astype(np.float32)
 
