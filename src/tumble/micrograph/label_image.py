@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["read_label_image"]
 
 
-def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
+def read_label_image(path: str | os.PathLike[str], *, frame: int | None = None) -> npt.NDArray[np.int64]:
     """Read an image of whole numbers exactly as the file holds them.
 
     Unlike :func:`tumble.read_micrograph` this takes the index of an indexed picture, not its colour, and the 0 and 1 of
@@ -30,6 +30,8 @@ def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
     ----------
     path : str or path-like
         Any file that :func:`tumble.read_micrograph` reads; JPEG is of no use, as it changes numbers.
+    frame : int or None, default=None
+        Number of the image, from 0, where the file holds a stack of label images.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = _numbers(file)
+            values = _numbers(file, frame)
     except TumbleError:
         raise
     except Exception as error:
@@ -66,19 +68,20 @@ def whole_numbers(values: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64
     return whole.astype(np.int64)
 
 
-def _numbers(source: FrameSource) -> npt.NDArray[Any]:
+def _numbers(source: FrameSource, frame: int | None) -> npt.NDArray[Any]:
     """Read the numbers of a file whose reader would make colours or intensities of them, all others as they are."""
     suffix = source.file.suffix.lower()
     if suffix in (".tif", ".tiff"):
         with tifffile.TiffFile(source.file) as tiff:
             series = tiff.series[0]
             check_size(source.name, series.shape, np.dtype(series.dtype or "u1").itemsize, source.file.stat().st_size)
-            return series.asarray()
+            values = series.asarray()
+            return values[frame] if values.ndim == 3 and frame is not None and frame < len(values) else values
     if suffix in (".png", ".bmp"):
         with Image.open(source.file) as picture:
             check_size(source.name, picture.size, 4, source.file.stat().st_size)
             return np.asarray(picture)
     with load_reader(source)(source) as frames:
-        if frames.n > 1:
+        if frames.n > 1 and (frame is None or frame >= frames.n):
             raise DataError(f"{source.name}: holds {frames.n} images; a label image is one.")
-        return frames.read(0).array
+        return frames.read(frame if frame is not None and frames.n > 1 else 0).array

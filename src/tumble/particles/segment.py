@@ -182,7 +182,7 @@ def background_around(pixels: npt.NDArray[Any], objects: BoolImage) -> tuple[Flo
 
 
 def _stands_out(flat: FloatImage, floor: float) -> bool:
-    return bool((flat > max(float(threshold_otsu(flat[flat > 0])) if (flat > 0).any() else 0.0, floor)).any())
+    return bool((flat > max(float(threshold_otsu(flat)), floor)).any())
 
 
 def _foreground(
