@@ -114,15 +114,24 @@ def has_scale_bar(pixels: npt.NDArray[Any]) -> bool:
     True
     """
     width = pixels.shape[1]
+    shortest = max(12, width // 25)
     for extreme in (pixels.max(), pixels.min()):
         painted = pixels == extreme
         if np.count_nonzero(painted) > 0.2 * pixels.size:  # a background, not paint
             continue
-        # Only runs as long as a bar are worth labelling.
-        runs = ndimage.binary_opening(painted, np.ones((1, max(12, width // 25)), dtype=bool))
-        labels, n_found = ndimage.label(runs)
-        for box in ndimage.find_objects(labels)[: min(n_found, 1000)]:
-            rows, columns = (part.stop - part.start for part in box)
-            if 2 <= rows <= columns / 5 and columns < 0.8 * width and painted[box].all():
+        rows = np.flatnonzero(np.count_nonzero(painted, axis=1) >= shortest)
+        for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+            if len(group) >= 2 and _holds_bar(painted[group[0] : group[-1] + 1], shortest):
                 return True
+    return False
+
+
+def _holds_bar(painted: npt.NDArray[np.bool_], shortest: int) -> bool:
+    """Whether one of the connected parts of some rows is a long rectangle."""
+    labels, n_found = ndimage.label(painted)
+    for box in ndimage.find_objects(labels)[: min(n_found, 10_000)]:
+        height, length = (part.stop - part.start for part in box)
+        long = length >= shortest and length < 0.8 * painted.shape[1]
+        if long and 2 <= height <= length / 5 and painted[box].all():
+            return True
     return False

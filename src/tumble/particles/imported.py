@@ -206,8 +206,10 @@ def particles_from_centroids(
     markers[tuple(places.T)] = np.arange(1, len(points) + 1)
     found = _segment(micrograph, polarity) if diameter_px is None else None
     objects = found.labels > 0 if found is not None else np.zeros(markers.shape, bool)
-    distance = np.asarray(ndimage.distance_transform_edt(objects))
-    labels = np.asarray(watershed(-distance, np.where(objects, markers, 0), mask=objects), dtype=np.int32)
+    # High at necks, and half-way between points where there is no neck.
+    to_point = np.asarray(ndimage.distance_transform_edt(markers == 0))
+    height = to_point - np.asarray(ndimage.distance_transform_edt(objects))
+    labels = np.asarray(watershed(height, np.where(objects, markers, 0), mask=objects), dtype=np.int32)
     if diameter_px is None and found is None:
         raise DataError(f"{origin}: nothing in {micrograph.source} stands out at these points. Give their diameter.")
     width = diameter_px or (found.typical_width_px if found is not None else 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,9 @@ MODE_BYTES = {"RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2, "I;16": 2, "I": 4, "F": 4
 def open_picture(source: FrameSource) -> Iterator[Frames]:
     """Open a picture; an animated PNG has several frames."""
     stored = source.file.stat().st_size
-    # The limit on sizes is check_size's, which knows the size of the file.
-    with Image.open(source.file, formats=FORMATS) as picture:
+    # From memory: a part that claims to be longer than the file would have a file's buffer made for it.
+    content = io.BytesIO(source.file.read_bytes())
+    with Image.open(content, formats=FORMATS) as picture:
         width, height = picture.size
         check_size(source.name, (height, width), MODE_BYTES.get(picture.mode, 1), stored)
         beside = read_sidecar(source.file, (height, width))

@@ -6,6 +6,7 @@ RosettaSciIO is under the GNU GPL, which is why it is an extra and is imported n
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -31,6 +32,9 @@ _MODULES = {
     ".hspy": "hspy",
 }
 
+#: Bytes of the values of SER images, by their code.
+SER_BYTES = {1: 1, 2: 2, 3: 4, 4: 1, 5: 2, 6: 4, 7: 4, 8: 8, 9: 8, 10: 16}
+
 #: Signals named in a message.
 MAX_NAMED = 8
 
@@ -40,6 +44,8 @@ def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
     """Open one image signal of a file; its navigation axes count frames."""
     module = import_module(f"rsciio.{_MODULES[source.file.suffix.lower()]}")
     # Lazily: arrays are Dask's and nothing is read before a frame is asked for.
+    if source.file.suffix.lower() == ".ser":
+        _check_ser(source)
     try:
         signals = module.file_reader(str(source.file), lazy=True)
     except ModuleNotFoundError as error:  # spectrum images of Velox need a package that is heavy
@@ -66,6 +72,38 @@ def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
 
     shape = tuple(int(n) for n in data.shape)
     yield array_frames(source.name, shape, np.dtype(data.dtype), source.file.stat().st_size, read, describe)
+
+
+def _check_ser(source: FrameSource) -> None:
+    """Check that what the header of a SER file counts is in the file, before memory is taken for it."""
+    size = source.file.stat().st_size
+    with source.file.open("rb") as file:
+        head = file.read(34)
+        if len(head) < 34:
+            raise InputFileError(f"{source.name}: ends within its header; the copy is incomplete. Copy it again.")
+        version, n_elements, n_valid = struct.unpack_from("<H", head, 4)[0], *struct.unpack_from("<LL", head, 14)
+        wide = version > 0x210
+        table_at, n_dimensions = struct.unpack_from("<QL" if wide else "<LL", head, 22)
+        width = 8 if wide else 4
+        fits = n_valid <= n_elements and table_at + 2 * width * n_elements <= size and n_dimensions <= 8
+        first = 0
+        if fits and n_elements:
+            file.seek(table_at)
+            (first,) = struct.unpack("<Q" if wide else "<L", file.read(width))
+            fits = first + 50 <= size
+        if fits and struct.unpack_from("<L", head, 6)[0] == 0x4122:  # images, not spectra
+            file.seek(first + 40)
+            kind, columns, rows = struct.unpack("<HLL", file.read(10))
+            fits = first + 50 + columns * rows * SER_BYTES.get(kind, 1) <= size
+        place = 34 if wide else 30
+        for _ in range(n_dimensions if fits else 0):
+            for skipped in (24, 0):  # before the description, and before the unit
+                file.seek(place + skipped)
+                (length,) = struct.unpack("<L", file.read(4).ljust(4, b"\xff"))
+                place += skipped + 4 + length
+                fits = fits and place <= size
+    if not fits:
+        raise InputFileError(f"{source.name}: ends after {size} bytes, before its images do; copy or export it again.")
 
 
 def _is_image(signal: Mapping[str, Any]) -> bool:
