@@ -132,7 +132,7 @@ def test_preview_shows_what_is_found():
     found = extract_particles(image, min_area_px=60)
     objects = extract_particles(image, min_area_px=1).mask
     picture = draw_preview(image, found, objects)
-    factor = 900 // 150
+    factor = 1800 // 150
     assert picture.shape[1:] == (150 * factor, 3)
     colours = {tuple(map(int, colour)) for colour in picture[: 110 * factor].reshape(-1, 3)}
     assert {(0, 158, 115), (230, 159, 0), (204, 121, 167)} <= colours

@@ -72,6 +72,14 @@ def test_hyperstack_of_imagej(tmp_path):
     np.testing.assert_array_equal(found, stack.reshape(6, 20, 30))
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_planes_of_one_page(tmp_path, byteorder):
+    stack = np.arange(3 * 32 * 48, dtype=np.uint16).reshape(3, 32, 48)
+    tifffile.imwrite(tmp_path / "volume.tif", stack, volumetric=True, byteorder=byteorder, photometric="minisblack")
+    found = [micrograph.pixels for micrograph in iter_micrographs(tmp_path / "volume.tif")]
+    np.testing.assert_array_equal(found, stack)
+
+
 def test_frame_of_colours_in_a_stack(tmp_path):
     stack = np.zeros((4, 20, 30, 3), np.uint8)
     stack[..., 0], stack[..., 2] = IMAGE[:20, :30] % 250, 9

@@ -12,6 +12,7 @@ from tumble.errors import ConfigError
 
 if TYPE_CHECKING:
     from tumble.pipeline import Annotations, ExtractedFile
+    from tumble.types import Micrograph, Particles
 
 __all__ = ["register"]
 
@@ -95,12 +96,19 @@ def extract(
         given = _annotations(masks, boxes, centroids, diameter, outline, coordinates, pixel_size_nm)
         if preview is not None:
             display.step("Extracting")
-            micrograph, particles = write_preview(
-                images[0], preview, pixel_size_nm=pixel_size_nm, options=options, annotations=given, banner=banner.value
+            shown = write_preview(
+                images[0],
+                preview,
+                pixel_size_nm=pixel_size_nm,
+                options=options,
+                annotations=given,
+                banner=banner.value,
             )
+            stored = []
         else:
             assert library is not None
-            files = extract_files(
+            shown = None
+            stored = extract_files(
                 library,
                 images,
                 pixel_size_nm=pixel_size_nm,
@@ -109,16 +117,19 @@ def extract(
                 banner=banner.value,
                 progress=display.advance,
             )
-    if preview is not None:
-        result(f"{micrograph.source}: {len(particles)} particles; drawn in {preview}, nothing was stored")
-        for text in micrograph.notes:
-            result(f"  note: {text}")
-        if len(images) > 1:
-            note(f"Only the first of the {len(images)} images is drawn.")
-        note("Next: the same command with --library LIBRARY in place of --preview.")
+    if shown is not None:
+        _print_preview(*shown, str(preview), len(images))
     else:
-        assert library is not None
-        _print_files(library, files)
+        _print_files(str(library), stored)
+
+
+def _print_preview(micrograph: Micrograph, particles: Particles, out: str, n_images: int) -> None:
+    result(f"{micrograph.source}: {len(particles)} particles; drawn in {out}, nothing was stored")
+    for text in micrograph.notes:
+        result(f"  note: {text}")
+    if n_images > 1:
+        note(f"Only the first of the {n_images} images is drawn.")
+    note("Next: the same command with --library LIBRARY in place of --preview.")
 
 
 def _print_files(library: str, files: list[ExtractedFile]) -> None:

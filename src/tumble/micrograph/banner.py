@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from skimage.measure import label
 
 __all__ = ["find_banner", "has_scale_bar"]
 
@@ -128,9 +129,9 @@ def has_scale_bar(pixels: npt.NDArray[Any]) -> bool:
 
 def _holds_bar(painted: npt.NDArray[np.bool_], shortest: int) -> bool:
     """Whether one of the connected parts of some rows is a long rectangle."""
-    labels, n_found = ndimage.label(painted)
-    for box in ndimage.find_objects(labels)[: min(n_found, 10_000)]:
-        height, length = (part.stop - part.start for part in box)
+    labels = np.asarray(label(painted, connectivity=1))
+    for box in ndimage.find_objects(labels)[:10_000]:
+        height, length = painted[box].shape
         long = length >= shortest and length < 0.8 * painted.shape[1]
         if long and 2 <= height <= length / 5 and painted[box].all():
             return True

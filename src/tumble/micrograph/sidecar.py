@@ -89,7 +89,7 @@ def _jeol(text: str, shape: tuple[int, ...]) -> Sidecar | None:
     number = re.fullmatch(r"[\d.]+", bar)
     length = length_nm(marker[1], marker[2]) if marker else None
     bar_px = length_nm(bar, "nm") if number else None  # for its check of the number
-    size = [length / bar_px] if length and bar_px and same_size else []
+    size: list[float | None] = [length / bar_px] if length and bar_px and same_size else []
     found = _made("JEOL", settings, size, settings.get("$CM_MAG"))
     if same_size:
         return found

@@ -220,7 +220,7 @@ def _table(file: Path, name: str) -> pd.DataFrame:
     return table
 
 
-def _numbers(table: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+def _numbers(table: Any, name: str) -> npt.NDArray[np.float64]:
     values = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
@@ -341,9 +341,13 @@ def _draw_runs(labels: npt.NDArray[np.int64], shape: dict[str, Any], number: int
     """Draw runs of 0 and 1 in turn, column after column."""
     height, width = labels.shape
     size, counts = shape.get("size"), shape["counts"]
-    valid = isinstance(size, list) and len(size) == 2 and size[1] == width and height <= size[0] <= 2 * height
-    if not valid or not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
-        raise DataError(f"{name}: a mask of size {size} does not fit the image of {height} x {width} px.")
+    size = size if isinstance(size, list) and len(size) == 2 and all(map(_is_number, size)) else [0, 0]
+    if (
+        not (size[1] == width and height <= size[0] <= 2 * height)
+        or not all(isinstance(n, int) and n >= 0 for n in counts)
+        or sum(counts) != size[0] * size[1]
+    ):
+        raise DataError(f"{name}: a mask of size {shape.get('size')} does not fit the image of {height} x {width} px.")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     labels[flat.reshape(size[1], size[0]).T[:height]] = number
 

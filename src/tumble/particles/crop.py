@@ -163,7 +163,7 @@ def resample_by(windows: npt.NDArray[np.float32], crop_size: int, px_per_crop_px
         crops[start : start + BATCH] = ndimage.affine_transform(
             part,
             np.array([1.0, px_per_crop_px, px_per_crop_px]),
-            (0.0, offset, offset),
+            np.array([0.0, offset, offset]),  # type: ignore[arg-type]
             output_shape=(len(part), crop_size, crop_size),
             order=1,
             mode="nearest",

@@ -200,7 +200,8 @@ def particles_from_centroids(
     if diameter_px is not None and not 1 <= diameter_px <= max(micrograph.pixels.shape):
         raise DataError(f"diameter_px={diameter_px!r}: must be from 1 px to the size of the image.")
     shape = np.array(micrograph.pixels.shape)
-    _check_inside(((points < -0.5) | (points > shape - 0.5)).any(axis=1), micrograph, origin)
+    outside = np.any((points < -0.5) | (points > shape - 0.5), axis=1)
+    _check_inside(np.asarray(outside), micrograph, origin)
     places = np.clip(np.floor(points + 0.5).astype(np.int64), 0, shape - 1)
     markers = np.zeros(micrograph.pixels.shape, dtype=np.int32)
     markers[tuple(places.T)] = np.arange(1, len(points) + 1)

@@ -67,7 +67,7 @@ def draw_preview(
             edge |= find_boundaries(np.where(edge, 0, scaled), mode="inner")
         picture[edge] = colour
     n_rejected = len(np.unique(rejected)) - 1 if rejected.any() else 0
-    n_border = int(particles.table["touches_border"].sum())
+    n_border = int(np.count_nonzero(particles.table["touches_border"]))
     return _with_caption(picture, micrograph, particles, n_border, n_rejected, factor)
 
 
@@ -76,7 +76,7 @@ def _factor(shape: tuple[int, ...]) -> float:
     longest = max(shape)
     if longest > MAX_SIDE_PX:
         return 1 / math.ceil(longest / MAX_SIDE_PX)
-    return max(1, 900 // longest)
+    return max(1, round(1800 / longest))
 
 
 def _scaled(values: npt.NDArray[Any], factor: float) -> npt.NDArray[Any]:
@@ -98,10 +98,12 @@ def _with_caption(
     n_rejected: int,
     factor: float,
 ) -> npt.NDArray[np.uint8]:
-    size = int(np.clip(picture.shape[1] // 45, 12, 40))
+    size = int(np.clip(picture.shape[1] // 60, 12, 40))
     words = _caption(micrograph, particles)
     strip = Image.new("RGB", (picture.shape[1], round(3.4 * size)), (20, 20, 20))
     draw = ImageDraw.Draw(strip)
+    while words and draw.textlength(words, font_size=size) > strip.size[0] - size:
+        words = words.rpartition("; ")[0]  # what was found first counts most
     draw.text((size // 2, size // 2), words, fill=(240, 240, 240), font_size=size)
     x = float(size // 2)
     for count, text, colour in (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tumble.errors import ConfigError, DataError, TumbleError
 from tumble.library import Library
@@ -284,9 +284,8 @@ class _ScaleWatch:
         self._warned = True
 
 
-def _crop_scale(extraction: object, pixel_size_nm: float | None) -> float | None:
+def _crop_scale(settings: Mapping[str, Any], pixel_size_nm: float | None) -> float | None:
     """Nanometres per pixel of the crops of a micrograph, None where that is not known."""
-    settings = extraction if isinstance(extraction, dict) else dict(extraction)  # type: ignore[call-overload]
     if pixel_size_nm is None or pixel_size_nm != pixel_size_nm:
         return None
     stored = settings.get("crop_nm_per_px")

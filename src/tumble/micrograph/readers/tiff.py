@@ -75,9 +75,9 @@ def _read_plane(
         for other in pages:
             _check_complete(other, source)
         check_size(source.name, (math.prod(series.shape), 1), np.dtype(series.dtype).itemsize, 2**40)
-        mapped = series.dataoffset is not None and not colours_first
-        if mapped:
-            whole: Any = np.memmap(source.file, series.parent_dtype, "r", series.dataoffset, series.shape)
+        if series.dataoffset is not None and not colours_first:
+            dtype = np.dtype(series.dtype).newbyteorder(series.keyframe.parent.byteorder)
+            whole: Any = np.memmap(source.file, dtype, "r", series.dataoffset, series.shape)
         else:
             whole = series.asarray()
         positions = iter(np.unravel_index(index, leading) if leading else ())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from zarr.storage import ZipStore
 
 from tumble.errors import InputFileError
 from tumble.micrograph.convert import hyperspy_metadata
@@ -23,7 +24,7 @@ __all__ = ["open_zspy"]
 @contextmanager
 def open_zspy(source: FrameSource) -> Iterator[Frames]:
     """Open the signal of a ZSPY folder or file; its navigation axes count frames."""
-    store: Any = zarr.storage.ZipStore(source.file, mode="r") if source.file.is_file() else source.file
+    store: Any = ZipStore(source.file, mode="r") if source.file.is_file() else source.file
     try:
         experiments: Any = zarr.open_group(store, mode="r", path="Experiments")
         names = sorted(experiments.group_keys())
