@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tumble import datasets, errors
     from tumble.estimators import RVAE, SSRVAEClassifier
     from tumble.library import Library
-    from tumble.micrograph import read_micrograph
+    from tumble.micrograph import iter_micrographs, read_micrograph
     from tumble.particles import extract_particles
     from tumble.report import write_report
 
@@ -31,6 +31,7 @@ __all__ = [
     "datasets",
     "errors",
     "extract_particles",
+    "iter_micrographs",
     "read_micrograph",
     "write_report",
 ]
@@ -41,6 +42,7 @@ _DEFINED_IN = {
     "RVAE": "tumble.estimators",
     "SSRVAEClassifier": "tumble.estimators",
     "extract_particles": "tumble.particles",
+    "iter_micrographs": "tumble.micrograph",
     "read_micrograph": "tumble.micrograph",
     "write_report": "tumble.report",
 }

@@ -18,6 +18,7 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
+from tumble.commands import extract
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
 
@@ -106,54 +107,7 @@ def _print_demo(out: Path, summary: Mapping[str, Any]) -> None:
     note(f"Next: open {out / 'report.html'} in a browser, or `tumble extract IMAGE... --library my.db`.")
 
 
-@app.command()
-@guarded
-def extract(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="TIFF, PNG, JPEG, BMP or NPY files.")],
-    library: Annotated[str, typer.Option("--library", "-l", help="Library to add to; made if it does not exist.")],
-    pixel_size: opt.PixelSizeOption = None,
-    polarity: opt.PolarityOption = opt.Polarity.auto,
-    threshold: opt.ThresholdOption = "local",
-    smoothing: opt.SmoothingOption = 1.0,
-    min_area: opt.MinAreaOption = None,
-    max_area: opt.MaxAreaOption = None,
-    crop_size: opt.CropSizeOption = 48,
-    window: opt.WindowOption = None,
-    split_touching: opt.SplitTouchingOption = False,
-    border: opt.BorderOption = opt.Border.flag,
-    neighbours: opt.NeighboursOption = opt.Neighbours.mask,
-    quiet: opt.QuietOption = False,
-) -> None:
-    """Find, measure and cut out the particles of images, and add them to a library.
-
-    An image that the library has already is left alone.
-
-    Example: [bold]tumble extract sem1.tif sem2.tif --library particles.db --pixel-size 1.2nm[/bold]
-    """
-    pixel_size_nm = None if pixel_size is None else opt.parse_length_nm(pixel_size)
-    with ProgressDisplay(quiet=quiet) as display:
-        display.step("Loading")
-        from tumble.pipeline import ExtractionOptions, extract_files
-
-        options = ExtractionOptions(
-            polarity=polarity.value,
-            threshold=opt.parse_threshold(threshold),
-            smoothing_px=smoothing,
-            min_area_px=min_area,
-            max_area_px=max_area,
-            split_touching=split_touching,
-            border=border.value,
-            crop_size=crop_size,
-            window_px=window,
-            neighbours=neighbours.value,
-        )
-        files = extract_files(library, images, pixel_size_nm=pixel_size_nm, options=options, progress=display.advance)
-    for file in files:
-        state = "added" if file.added else "was there already, unchanged"
-        result(f"{file.path}: {file.n_particles} particles, micrograph {file.micrograph_id}, {state}")
-        for text in file.notes:
-            result(f"  note: {text}")
-    note(f"Next: give some particles a class with `tumble label {library} ...` (see `tumble label --help`).")
+extract.register(app)
 
 
 @app.command()

@@ -12,22 +12,38 @@ import typer
 from tumble.errors import ConfigError
 
 __all__ = [
+    "Background",
+    "BackgroundOption",
+    "Banner",
+    "BannerOption",
     "Border",
     "BorderOption",
+    "BoxesOption",
+    "CentroidUnitOption",
+    "CentroidsOption",
+    "CropScaleOption",
     "CropSizeOption",
+    "DiameterOption",
     "LibraryArgument",
+    "MasksOption",
     "MaxAreaOption",
+    "MaxSizeOption",
     "MinAreaOption",
+    "MinSizeOption",
     "ModelOption",
     "Neighbours",
     "NeighboursOption",
+    "OutlineOption",
     "PixelSizeOption",
     "Polarity",
     "PolarityOption",
+    "PreviewOption",
     "QuietOption",
     "ScaleJitterOption",
     "ShearJitterOption",
     "SmoothingOption",
+    "SplitBy",
+    "SplitByOption",
     "SplitTouchingOption",
     "ThresholdOption",
     "TranslationOption",
@@ -43,13 +59,38 @@ class Polarity(StrEnum):
     auto = "auto"
     bright = "bright"
     dark = "dark"
+    both = "both"
 
 
 class Border(StrEnum):
     """What to do with particles cut off by the edge of the image."""
 
+    pad = "pad"
+    keep = "keep"
+    exclude = "exclude"
     flag = "flag"
     drop = "drop"
+
+
+class Background(StrEnum):
+    """How uneven illumination is removed."""
+
+    surface = "surface"
+    local = "local"
+
+
+class SplitBy(StrEnum):
+    """Where clusters of touching particles are cut."""
+
+    distance = "distance"
+    intensity = "intensity"
+
+
+class Banner(StrEnum):
+    """What to do with the data banner below an image."""
+
+    exclude = "exclude"
+    keep = "keep"
 
 
 class Neighbours(StrEnum):
@@ -84,7 +125,47 @@ WindowOption = Annotated[
 SplitTouchingOption = Annotated[
     bool, typer.Option("--split-touching", help="Cut clusters of touching particles at their necks.")
 ]
-BorderOption = Annotated[Border, typer.Option(help="Flag or drop particles cut off by the edge of the image.")]
+SplitByOption = Annotated[
+    SplitBy | None, typer.Option(help="Cut clusters at necks (distance) or where the intensity dips.")
+]
+BorderOption = Annotated[
+    Border,
+    typer.Option(
+        help="Particles at the edge of the image: pad their crops with background, keep with the crop moved into the "
+        "image, or exclude. flag and drop are former names of pad and exclude."
+    ),
+]
+BackgroundOption = Annotated[
+    Background, typer.Option(help="Uneven illumination: a smooth surface, or a local median for stains and stripes.")
+]
+MinSizeOption = Annotated[str | None, typer.Option(help="Smallest particle as a diameter with its unit, such as 5nm.")]
+MaxSizeOption = Annotated[str | None, typer.Option(help="Largest particle as a diameter with its unit, such as 2um.")]
+CropScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--crop-nm-per-px",
+        "--resolution",
+        help="Edge of a pixel of the crops with its unit, such as 2nm: one scale for images of different pixel size.",
+    ),
+]
+BannerOption = Annotated[Banner, typer.Option(help="The data banner below the images of scanning microscopes.")]
+PreviewOption = Annotated[
+    Path | None, typer.Option(help="Only draw what would be extracted from the first image, into this PNG.")
+]
+MasksOption = Annotated[
+    str | None,
+    typer.Option(help="Particles from a label image or mask, ImageJ ROIs (.roi, .zip) or COCO polygons (.json)."),
+]
+BoxesOption = Annotated[str | None, typer.Option(help="Particles in boxes: COCO .json, YOLO .txt or .csv.")]
+CentroidsOption = Annotated[str | None, typer.Option(help="Particles at points: .csv, also ImageJ's results.")]
+DiameterOption = Annotated[
+    str | None,
+    typer.Option(help="With --centroids: discs of this diameter, 20px or 5nm. Default: outlines by segmentation."),
+]
+OutlineOption = Annotated[
+    str, typer.Option(help="With --boxes: outlines by segmentation (segment) or the boxes themselves (shape).")
+]
+CentroidUnitOption = Annotated[str, typer.Option(help="With --centroids: px or nm.")]
 NeighboursOption = Annotated[Neighbours, typer.Option(help="Mask or keep other objects within a crop.")]
 
 # Of `fit`; they set what SSRVAEClassifier documents.
@@ -102,13 +183,15 @@ TranslationOption = Annotated[
 _LEAST_NM, _LARGEST_NM = 1e-6, 1e9
 
 
-def parse_length_nm(text: str) -> float:
+def parse_length_nm(text: str, option: str = "--pixel-size") -> float:
     """Read a length with its unit, in nanometres.
 
     Parameters
     ----------
     text : str
         A number and pm, A, nm, um or mm.
+    option : str
+        Where it was given, for the message.
 
     Returns
     -------
@@ -127,10 +210,10 @@ def parse_length_nm(text: str) -> float:
     units = {"pm": 1e-3, "a": 0.1, "å": 0.1, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6}
     match = re.fullmatch(r"\s*(\d+\.?\d*(?:e-?\d+)?|\.\d+)\s*([^\W\d]+)\s*", text.lower())
     if not match or match[2] not in units or float(match[1]) <= 0:
-        raise ConfigError(f"--pixel-size {text!r}: is not a positive length with its unit. Write for example 1.2nm.")
+        raise ConfigError(f"{option} {text!r}: is not a positive length with its unit. Write for example 1.2nm.")
     length_nm = float(match[1]) * units[match[2]]
     if not _LEAST_NM <= length_nm <= _LARGEST_NM:
-        raise ConfigError(f"--pixel-size {text!r}: no microscope has such pixels (1 fm to 1 m). Check the unit.")
+        raise ConfigError(f"{option} {text!r}: nothing in a micrograph is so long (1 fm to 1 m). Check the unit.")
     return length_nm
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from tumble.errors import DataError, InputFileError
-from tumble.micrograph.read import damaged_file, reader_for
+from tumble.errors import DataError, TumbleError
+from tumble.micrograph.frames import FrameSource, check_size, damaged_file
+from tumble.micrograph.registry import find_source, load_reader
 
 if TYPE_CHECKING:
     import os
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["read_label_image"]
 
 
-def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
+def read_label_image(path: str | os.PathLike[str], *, frame: int | None = None) -> npt.NDArray[np.int64]:
     """Read an image of whole numbers exactly as the file holds them.
 
     Unlike :func:`tumble.read_micrograph` this takes the index of an indexed picture, not its colour, and the 0 and 1 of
@@ -28,7 +29,9 @@ def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
     Parameters
     ----------
     path : str or path-like
-        A TIFF, PNG, BMP or NPY file.
+        Any file that :func:`tumble.read_micrograph` reads; JPEG is of no use, as it changes numbers.
+    frame : int or None, default=None
+        Number of the image, from 0, where the file holds a stack of label images.
 
     Returns
     -------
@@ -42,14 +45,16 @@ def read_label_image(path: str | os.PathLike[str]) -> npt.NDArray[np.int64]:
     DataError
         It is a colour picture, or holds other than whole numbers of at least 0.
     """
-    source, file = str(path), Path(path).expanduser()
-    reader_for(file, source)  # for its checks: what it would make of the numbers is right for intensities only
+    source = str(path)
+    file = find_source(source)
     try:
-        values = _numbers(file)
-    except InputFileError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values = _numbers(file, frame)
+    except TumbleError:
         raise
     except Exception as error:
-        raise damaged_file(source, file, error) from error
+        raise damaged_file(source, file.file, error) from error
     return whole_numbers(np.squeeze(values), source)
 
 
@@ -63,12 +68,20 @@ def whole_numbers(values: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64
     return whole.astype(np.int64)
 
 
-def _numbers(file: Path) -> npt.NDArray[Any]:
-    suffix = file.suffix.lower()
+def _numbers(source: FrameSource, frame: int | None) -> npt.NDArray[Any]:
+    """Read the numbers of a file whose reader would make colours or intensities of them, all others as they are."""
+    suffix = source.file.suffix.lower()
     if suffix in (".tif", ".tiff"):
-        return tifffile.imread(file)
-    if suffix == ".npy":
-        with file.open("rb") as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    with Image.open(file) as picture:
-        return np.asarray(picture)
+        with tifffile.TiffFile(source.file) as tiff:
+            series = tiff.series[0]
+            check_size(source.name, series.shape, np.dtype(series.dtype or "u1").itemsize, source.file.stat().st_size)
+            values = series.asarray()
+            return values[frame] if values.ndim == 3 and frame is not None and frame < len(values) else values
+    if suffix in (".png", ".bmp"):
+        with Image.open(source.file) as picture:
+            check_size(source.name, picture.size, 4, source.file.stat().st_size)
+            return np.asarray(picture)
+    with load_reader(source)(source) as frames:
+        if frames.n > 1 and (frame is None or frame >= frames.n):
+            raise DataError(f"{source.name}: holds {frames.n} images; a label image is one.")
+        return frames.read(frame if frame is not None and frames.n > 1 else 0).array

@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["estimate_background", "estimate_noise", "intensity_range", "to_uint8"]
+__all__ = ["estimate_background", "estimate_local_background", "estimate_noise", "intensity_range", "to_uint8"]
 
 #: Percentiles that become black and white in the crops of an image that is not 8-bit.
 RANGE_PERCENTILES = (0.1, 99.9)
 
 #: A surface with six coefficients needs no more samples than this, however large the image is.
 MAX_BACKGROUND_SAMPLES = 20_000
+
+#: Side of the coarse image on which the running median is taken; its cost grows with the fourth power.
+COARSE_SIDE_PX = 64
 
 #: Factor from the median absolute deviation to the standard deviation of a normal distribution.
 MAD_TO_STD = 1.4826
@@ -71,6 +74,44 @@ def estimate_background(pixels: npt.NDArray[Any], *, n_iter: int = 20) -> npt.ND
     column_part = c_column * columns + c_column2 * columns**2
     surface = row_part[:, None] + column_part[None, :] + c_mixed * np.outer(rows, columns)
     return surface.astype(np.float32)
+
+
+def estimate_local_background(pixels: npt.NDArray[Any], *, window: float = 0.25) -> npt.NDArray[np.float32]:
+    """Estimate a background that varies in any slow way, by a running median.
+
+    Unlike the surface of :func:`estimate_background` it follows stripes, steps of a substrate and stains, and it
+    takes everything for background that covers more than half of the window.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        Intensities.
+    window : float, default=0.25
+        Side of the window, as a part of the shorter side of the image.
+
+    Returns
+    -------
+    ndarray of shape (H, W), float32
+        Background in the units of `pixels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.where(np.arange(128) < 64, 20.0, 90.0) + np.zeros((128, 1))
+    >>> image[50:58, 20:28] += 100
+    >>> float(estimate_local_background(image)[54, 24])
+    20.0
+    """
+    step = max(1, -(-max(pixels.shape) // COARSE_SIDE_PX))
+    padded = np.pad(pixels, [(0, -n % step) for n in pixels.shape], mode="edge").astype(np.float32)
+    blocks = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step)
+    # Medians of blocks rather than single pixels, which would carry their noise into the background.
+    coarse = np.median(blocks, axis=(1, 3))
+    size = max(3, round(window * min(coarse.shape)) | 1)
+    ground = ndimage.median_filter(coarse, size=size, mode="nearest")
+    positions = [(np.arange(n) - (step - 1) / 2) / step for n in pixels.shape]
+    grid = np.meshgrid(*positions, indexing="ij")
+    return ndimage.map_coordinates(ground, grid, order=1, mode="nearest").astype(np.float32)
 
 
 def _quadratic_basis(rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import tifffile
 
-__all__ = ["instrument_metadata", "pixel_size_of_tiff"]
+from tumble.micrograph.convert import plain_metadata
+from tumble.micrograph.units import length_nm, square_pixel_size
 
-#: Nanometres in one unit, by the names that OME, ImageJ and Zeiss give them.
-NM_PER_UNIT = {
-    "pm": 1e-3,
-    "å": 0.1,
-    "angstrom": 0.1,
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "um": 1e3,
-    "µm": 1e3,  # micro sign
-    "μm": 1e3,  # Greek letter mu
-    "\\u00b5m": 1e3,  # as ImageJ writes the micro sign
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "mm": 1e6,
-    "m": 1e9,
-}
-
-#: Edges that differ by more than this are not one pixel size.
-SQUARE_TOLERANCE = 0.01
+__all__ = ["banner_row_of_tiff", "instrument_metadata", "pixel_size_of_tiff"]
 
 
 def pixel_size_of_tiff(tiff: tifffile.TiffFile) -> tuple[float | None, str]:
@@ -50,21 +31,15 @@ def pixel_size_of_tiff(tiff: tifffile.TiffFile) -> tuple[float | None, str]:
     note : str
         Why a size that the file gives was not used; empty otherwise.
     """
-    for dialect in (_ome_sizes, _imagej_sizes, _fei_sizes, _zeiss_sizes):
+    for dialect in (_ome_sizes, _imagej_sizes, _fei_sizes, _zeiss_sizes, _jeol_sizes, _gatan_sizes, _sis_sizes):
         sizes = [size for size in dialect(tiff) if size is not None]
-        if not sizes:
-            continue
-        if not all(math.isfinite(size) and size > 0 for size in sizes):
-            return None, "the pixel size in the file is not a positive number and was not used"
-        if max(sizes) / min(sizes) - 1 > SQUARE_TOLERANCE:
-            edges = " x ".join(f"{size:g}" for size in sizes)
-            return None, f"the pixels are not square ({edges} nm); their size was not used"
-        return sizes[0], ""
+        if sizes:
+            return square_pixel_size(sizes)
     return None, ""
 
 
 def instrument_metadata(tiff: tifffile.TiffFile) -> dict[str, Any]:
-    """Collect what FEI and Zeiss microscopes write into their files, JSON-serialisable.
+    """Collect what FEI/Thermo, Zeiss, JEOL and Olympus instruments write into their files, JSON-serialisable.
 
     Parameters
     ----------
@@ -74,23 +49,62 @@ def instrument_metadata(tiff: tifffile.TiffFile) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``{"instrument": name, "settings": {...}}``; empty for other files.
+        ``{"instrument": name, "settings": {...}}``, with ``"magnification"`` where the file has it; empty for
+        other files.
     """
-    for name, settings in (("FEI", tiff.fei_metadata), ("Zeiss", tiff.sem_metadata)):
-        if isinstance(settings, Mapping):
-            named = {str(key): value for key, value in settings.items() if key}
-            return {"instrument": name, "settings": json.loads(json.dumps(named, default=str))}
+    for name, settings in (
+        ("FEI", tiff.fei_metadata),
+        ("Zeiss", tiff.sem_metadata),
+        ("JEOL", _jeol_settings(tiff)),
+        ("Olympus", tiff.sis_metadata),
+    ):
+        if isinstance(settings, Mapping) and settings:
+            named = plain_metadata({key: value for key, value in settings.items() if key})
+            magnification = _magnification(settings)
+            more = {} if magnification is None else {"magnification": magnification}
+            return {"instrument": name, "settings": named, **more}
     return {}
+
+
+def banner_row_of_tiff(tiff: tifffile.TiffFile) -> int | None:
+    """Give the first row of the data banner of an FEI/Thermo image, which has more rows than were scanned."""
+    metadata = tiff.fei_metadata
+    image = metadata.get("Image") if isinstance(metadata, Mapping) else None
+    if not isinstance(image, Mapping):
+        return None
+    page = tiff.series[0].keyframe
+    rows, columns = image.get("ResolutionY"), image.get("ResolutionX")
+    if isinstance(rows, int) and columns == page.imagewidth and 0 < rows < page.imagelength:
+        return rows
+    return None
+
+
+def _magnification(settings: Mapping[str, Any]) -> float | None:
+    """Magnification in the settings of any instrument, None where there is none."""
+    zeiss = settings.get("ap_mag")  # (label, value, unit)
+    candidates = [
+        zeiss[1] if isinstance(zeiss, list | tuple) and len(zeiss) > 1 else None,
+        settings.get("magnification"),
+        settings.get("SelectorValue") if settings.get("ModeString") == "MAG" else None,
+    ]
+    for value in candidates:
+        number = re.fullmatch(r"\s*([\d.]+)\s*(K?)\s*X?\s*", str(value), re.IGNORECASE)
+        if number and number[1].count(".") <= 1 and number[1] != ".":
+            return float(number[1]) * (1000.0 if number[2] else 1.0)
+    return None
 
 
 def _ome_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
     if not tiff.is_ome or not tiff.ome_metadata:
         return []
-    image = tifffile.xml2dict(tiff.ome_metadata).get("OME", {}).get("Image", {})
-    image = image[0] if isinstance(image, list | tuple) else image
-    pixels = image.get("Pixels", {})
+    ome = tifffile.xml2dict(tiff.ome_metadata).get("OME")
+    image = ome.get("Image") if isinstance(ome, Mapping) else None
+    image = image[0] if isinstance(image, list | tuple) and image else image
+    pixels = image.get("Pixels") if isinstance(image, Mapping) else None
+    if not isinstance(pixels, Mapping):
+        return []
     # The OME schema makes µm the unit of sizes that come without one.
-    return [_in_nm(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in "XY"]
+    return [length_nm(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in "XY"]
 
 
 def _imagej_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
@@ -101,7 +115,7 @@ def _imagej_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
     sizes: list[float | None] = []
     for name in ("XResolution", "YResolution"):  # pixels per unit, as a fraction
         numerator, denominator = tags[name].value if name in tags else (0, 1)
-        sizes.append(_in_nm(denominator / numerator if numerator else None, unit))
+        sizes.append(length_nm(denominator / numerator if numerator else None, unit))
     return sizes
 
 
@@ -110,7 +124,7 @@ def _fei_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
     if not isinstance(metadata, Mapping):
         return []
     scan = metadata.get("Scan") or metadata.get("EScan") or {}
-    return [_in_nm(scan.get("PixelWidth"), "m"), _in_nm(scan.get("PixelHeight"), "m")]
+    return [length_nm(scan.get("PixelWidth"), "m"), length_nm(scan.get("PixelHeight"), "m")]
 
 
 def _zeiss_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
@@ -119,14 +133,45 @@ def _zeiss_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
         return []
     # Each entry is (label, value, unit). "Image Pixel Size" is that of the saved image.
     entry = metadata.get("ap_image_pixel_size") or metadata.get("ap_pixel_size") or ()
-    return [_in_nm(entry[1], entry[2])] if len(entry) == 3 else []
+    return [length_nm(entry[1], entry[2])] if len(entry) == 3 else []
 
 
-def _in_nm(value: Any, unit: Any) -> float | None:
-    factor = NM_PER_UNIT.get(str(unit).strip()) or NM_PER_UNIT.get(str(unit).strip().lower())
-    if factor is None or isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value) * factor
-    except ValueError:
-        return None
+def _jeol_settings(tiff: tifffile.TiffFile) -> dict[str, Any]:
+    """Read the settings of JEOL's SightX, an XML report in the image description, without its nesting."""
+    tags = tiff.series[0].keyframe.tags
+    make, description = tags.get("Make"), tags.get("ImageDescription")
+    if make is None or description is None or not str(make.value).startswith("JEOL"):
+        return {}
+    text = "".join(line.strip(" \r\t\x00\x01") for line in str(description.value).split("\n"))
+    return dict(re.findall(r"<(\w+)>([^<>]+)</\1>", text))
+
+
+def _jeol_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
+    """Pixels on the camera, which the resolution tags give here, over the magnification of an image in TEM."""
+    settings = _jeol_settings(tiff)
+    if settings.get("EosMode") != "eosTEM" or settings.get("ModeString") != "MAG":
+        return []
+    magnification = length_nm(settings.get("SelectorValue"), "nm")
+    tags = tiff.series[0].keyframe.tags
+    unit_nm = 2.54e7 if "ResolutionUnit" in tags and tags["ResolutionUnit"].value == 2 else 1e7
+    sizes: list[float | None] = []
+    for name in ("XResolution", "YResolution"):
+        numerator, denominator = tags[name].value if name in tags else (0, 1)
+        known = numerator and magnification and magnification > 0
+        sizes.append(unit_nm * denominator / numerator / magnification if known and magnification else None)
+    return sizes
+
+
+def _gatan_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
+    """Scale and unit of the two axes, in the private tags of Gatan's DigitalMicrograph."""
+    tags = tiff.series[0].keyframe.tags
+    axes = ((65003, 65009), (65004, 65010))  # unit and scale of x, then of y
+    return [length_nm(tags[scale].value, tags[unit].value) for unit, scale in axes if scale in tags and unit in tags]
+
+
+def _sis_sizes(tiff: tifffile.TiffFile) -> list[float | None]:
+    """Edges that Olympus' imaging software writes in metres."""
+    metadata = tiff.sis_metadata
+    if not isinstance(metadata, Mapping):
+        return []
+    return [length_nm(metadata.get(name), "m") for name in ("pixelsizex", "pixelsizey")]

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 from skimage.transform import resize
 
-__all__ = ["cut_windows", "resample", "window_corners"]
+__all__ = ["cut_windows", "resample", "resample_by", "window_corners"]
 
 #: The blurred edge of a neighbour that is masked with it.
 NEIGHBOUR_MARGIN_PX = 3
@@ -131,5 +131,41 @@ def resample(windows: npt.NDArray[np.float32], crop_size: int) -> npt.NDArray[np
         shape = (len(part), crop_size, crop_size)
         crops[start : start + BATCH] = resize(
             part, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=crop_size < side
+        )
+    return crops
+
+
+def resample_by(windows: npt.NDArray[np.float32], crop_size: int, px_per_crop_px: float) -> npt.NDArray[np.float32]:
+    """Resample the middle of square windows by a factor that need not fit their size.
+
+    Parameters
+    ----------
+    windows : ndarray of shape (n, w, w)
+        Windows, at least as large as what the crops show.
+    crop_size : int
+        Side of the crops.
+    px_per_crop_px : float
+        Pixels of the window that make one pixel of the crop.
+
+    Returns
+    -------
+    ndarray of shape (n, crop_size, crop_size), float32
+        As :func:`resample`; the centres of window and crop are the same.
+    """
+    side = windows.shape[-1]
+    offset = (side - 1) / 2 - px_per_crop_px * (crop_size - 1) / 2
+    sigma = max(0.0, (px_per_crop_px - 1) / 2)  # as scikit-image's resize
+    crops = np.empty((len(windows), crop_size, crop_size), dtype=np.float32)
+    for start in range(0, len(windows), BATCH):
+        part = windows[start : start + BATCH]
+        if sigma > 0:
+            part = ndimage.gaussian_filter(part, (0, sigma, sigma), mode="nearest")
+        crops[start : start + BATCH] = ndimage.affine_transform(
+            part,
+            np.array([1.0, px_per_crop_px, px_per_crop_px]),
+            np.array([0.0, offset, offset]),  # type: ignore[arg-type]
+            output_shape=(len(part), crop_size, crop_size),
+            order=1,
+            mode="nearest",
         )
     return crops

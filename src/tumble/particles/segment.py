@@ -23,14 +23,16 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from tumble.errors import ConfigError, DataError
-from tumble.micrograph import estimate_background, estimate_noise
+from tumble.micrograph import estimate_background, estimate_local_background, estimate_noise
 
 if TYPE_CHECKING:
     from tumble.types import Micrograph
 
-__all__ = ["Polarity", "Segmentation", "Threshold", "segment_particles"]
+__all__ = ["Background", "Polarity", "Segmentation", "Split", "Threshold", "background_around", "segment_particles"]
 
-Polarity = Literal["auto", "bright", "dark"]
+Polarity = Literal["auto", "bright", "dark", "both"]
+Background = Literal["surface", "local"]
+Split = bool | Literal["distance", "intensity"]
 Threshold = Literal["local", "otsu"] | float
 
 #: Where between background and particle the boundary lies: the half-maximum.
@@ -66,7 +68,7 @@ class Segmentation:
         0 is background; objects are numbered from 1.
     background : ndarray of shape (H, W), float32
         Background intensity, interpolated beneath the objects.
-    polarity : {"bright", "dark"}
+    polarity : {"bright", "dark", "both"}
         Whether the objects are brighter or darker than the background.
     typical_width_px : float
         Typical width of the objects, from which the window of local means was taken.
@@ -76,7 +78,7 @@ class Segmentation:
 
     labels: npt.NDArray[np.int32]
     background: FloatImage
-    polarity: Literal["bright", "dark"]
+    polarity: Literal["bright", "dark", "both"]
     typical_width_px: float
     threshold_used: str
 
@@ -87,7 +89,8 @@ def segment_particles(
     polarity: Polarity = "auto",
     threshold: Threshold = "local",
     smoothing_px: float = 1.0,
-    split_touching: bool = False,
+    background: Background = "surface",
+    split_touching: Split = False,
     fill_holes: bool = True,
 ) -> Segmentation:
     """Find the objects of a micrograph.
@@ -96,16 +99,21 @@ def segment_particles(
     ----------
     micrograph : Micrograph
         The image.
-    polarity : {"auto", "bright", "dark"}, default="auto"
+    polarity : {"auto", "bright", "dark", "both"}, default="auto"
         Whether particles are brighter or darker than the background. "auto" takes the side that covers less
-        of the image.
+        of the image, "both" finds those of either kind.
     threshold : {"local", "otsu"} or float, default="local"
         "local": half-way between each particle and the background around it. "otsu": one level for the whole
         image after its uneven illumination is removed. A number: that intensity, as in the micrograph.
     smoothing_px : float, default=1.0
         Standard deviation of the Gaussian that suppresses the noise of single pixels; 0 for none.
-    split_touching : bool, default=False
-        Cut clusters of touching particles at their necks. By default a cluster is one object.
+    background : {"surface", "local"}, default="surface"
+        Uneven illumination that is removed first: a surface of second degree, or a running median over a quarter
+        of the image, which follows any slow change but takes larger objects for background.
+    split_touching : bool or {"distance", "intensity"}, default=False
+        Cut clusters of touching particles by a watershed: of the distance from the edge, which cuts at necks
+        ("distance", the same as True), or of the intensity, which cuts where it dips between two peaks. By default
+        a cluster is one object.
     fill_holes : bool, default=True
         Count holes in an object as part of it.
 
@@ -119,30 +127,79 @@ def segment_particles(
     DataError
         Nothing stands out from the background.
     """
-    smoothed = _smooth(micrograph.pixels, smoothing_px)
-    surface = estimate_background(micrograph.pixels)
+    pixels = micrograph.pixels
+    smoothed = _smooth(pixels, smoothing_px)
+    surface = estimate_background(pixels) if background == "surface" else estimate_local_background(pixels)
     flat = smoothed - surface
-    sign = _sign(polarity, flat, threshold, smoothed)
-    flat = sign * flat
-    floor = MIN_SIGNAL_TO_NOISE * _noise_after_smoothing(micrograph.pixels, smoothing_px)
+    floor = MIN_SIGNAL_TO_NOISE * _noise_after_smoothing(pixels, smoothing_px)
+    if polarity == "both":
+        if not isinstance(threshold, str):
+            raise ConfigError(f"threshold={threshold!r}: one intensity cannot find both bright and dark particles.")
+        signs = [sign for sign in (1, -1) if _stands_out(sign * flat, floor)] or [1]
+    else:
+        signs = [_sign(polarity, flat, threshold, smoothed)]
 
+    labels = np.zeros(pixels.shape, dtype=np.int32)
+    widths, used = [], []
+    for sign in signs:
+        foreground, words = _foreground(sign * flat, sign * smoothed, sign, threshold, floor)
+        width = _typical_width(foreground)
+        found = _objects(foreground, width, sign * flat, split_touching=split_touching, fill_holes=fill_holes)
+        # Where both kinds claim a pixel, as for a hole in an object, the first keeps it.
+        labels = np.where((labels == 0) & (found > 0), found + labels.max(), labels)
+        widths.append(width)
+        used.append(words)
+    if not (labels > 0).any() or (len(signs) == 1 and (labels > 0).all()):
+        raise nothing_found(micrograph.source, "; ".join(used))
+    width = float(max(widths))
+    beneath = surface + _background_beneath(flat, labels > 0, width)
+    kind = "both" if polarity == "both" else "bright" if signs[0] > 0 else "dark"
+    return Segmentation(labels, beneath, kind, width, "; ".join(used))
+
+
+def background_around(pixels: npt.NDArray[Any], objects: BoolImage) -> tuple[FloatImage, float]:
+    """Estimate the background beneath objects that are known.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        Intensities.
+    objects : ndarray of shape (H, W), bool
+        True within objects.
+
+    Returns
+    -------
+    background : ndarray of shape (H, W), float32
+        In the units of `pixels`.
+    typical_width_px : float
+        Typical width of the objects.
+    """
+    surface = estimate_background(pixels)
+    width = _typical_width(objects)
+    if objects.all():
+        return surface, width
+    return surface + _background_beneath(pixels - surface, objects, width), width
+
+
+def _stands_out(flat: FloatImage, floor: float) -> bool:
+    return bool((flat > max(float(threshold_otsu(flat)), floor)).any())
+
+
+def _foreground(
+    flat: FloatImage, smoothed: FloatImage, sign: int, threshold: Threshold, floor: float
+) -> tuple[BoolImage, str]:
+    """Pixels above the threshold, where objects are bright in both images, and the threshold in words."""
     otsu_level = max(float(threshold_otsu(flat)), floor)
     if isinstance(threshold, str):
         foreground = flat > otsu_level
         used = f"Otsu, {otsu_level:.4g} {'above' if sign > 0 else 'below'} the background"
     else:
-        foreground = sign * smoothed > sign * threshold
+        foreground = smoothed > sign * threshold
         used = f"{threshold:.4g}"
-    width = _typical_width(foreground)
     if threshold == "local" and foreground.any():
-        foreground = _half_way(flat, foreground, WINDOW_PER_WIDTH * width, floor)
+        foreground = _half_way(flat, foreground, WINDOW_PER_WIDTH * _typical_width(foreground), floor)
         used = f"local, starting from {used}"
-    if not foreground.any() or foreground.all():
-        raise nothing_found(micrograph.source, used)
-
-    background = surface + sign * _background_beneath(flat, foreground, width)
-    labels = _objects(foreground, width, split_touching=split_touching, fill_holes=fill_holes)
-    return Segmentation(labels, background, "bright" if sign > 0 else "dark", width, used)
+    return foreground, used
 
 
 def nothing_found(source: str, threshold_used: str) -> DataError:
@@ -221,16 +278,21 @@ def _background_beneath(flat: FloatImage, foreground: BoolImage, width: float) -
     return _mean(_blur(flat * clear, width), _blur(clear, width), float(flat[clear].mean()))
 
 
-def _objects(foreground: BoolImage, width: float, *, split_touching: bool, fill_holes: bool) -> npt.NDArray[np.int32]:
+def _objects(
+    foreground: BoolImage, width: float, flat: FloatImage, *, split_touching: Split, fill_holes: bool
+) -> npt.NDArray[np.int32]:
     """Label the objects. Pixels that touch only at a corner are not connected."""
     if fill_holes:
         foreground = np.asarray(ndimage.binary_fill_holes(foreground), dtype=bool)
     labels = np.asarray(label(foreground, connectivity=1), dtype=np.int32)
     if not split_touching:
         return labels
-    # Smoothing by a pixel removes the many maxima that the rough edge of a digital disc gives.
-    distance = ndimage.gaussian_filter(np.asarray(ndimage.distance_transform_edt(foreground)), 1.0)
-    peaks = peak_local_max(distance, min_distance=max(1, round(width / 3)), labels=labels, exclude_border=False)
+    if split_touching == "intensity":
+        height = ndimage.gaussian_filter(flat, max(1.0, width / 12))
+    else:
+        # Smoothing by a pixel removes the many maxima that the rough edge of a digital disc gives.
+        height = ndimage.gaussian_filter(np.asarray(ndimage.distance_transform_edt(foreground)), 1.0)
+    peaks = peak_local_max(height, min_distance=max(1, round(width / 3)), labels=labels, exclude_border=False)
     markers = np.zeros_like(labels)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return np.asarray(watershed(-distance, markers, mask=foreground), dtype=np.int32)
+    return np.asarray(watershed(-height, markers, mask=foreground), dtype=np.int32)

@@ -8,19 +8,15 @@ start quickly.
 
 from tumble.pipeline.classify import ClassifiedLibrary, classify_library
 from tumble.pipeline.evaluate import BASELINE, evaluate
-from tumble.pipeline.extract import (
-    ExtractedFile,
-    ExtractionOptions,
-    ProgressCallback,
-    extract_files,
-    extract_into,
-)
+from tumble.pipeline.extract import ExtractedFile, ProgressCallback, extract_files, extract_into
+from tumble.pipeline.extraction import Annotations, ExtractionOptions, find_particles, write_preview
 from tumble.pipeline.fit import MODEL_FILES, estimator_for_crops, fit_library
 from tumble.pipeline.label import label_from_csv, label_from_mask, parse_class_names
 
 __all__ = [
     "BASELINE",
     "MODEL_FILES",
+    "Annotations",
     "ClassifiedLibrary",
     "ExtractedFile",
     "ExtractionOptions",
@@ -30,8 +26,10 @@ __all__ = [
     "evaluate",
     "extract_files",
     "extract_into",
+    "find_particles",
     "fit_library",
     "label_from_csv",
     "label_from_mask",
     "parse_class_names",
+    "write_preview",
 ]

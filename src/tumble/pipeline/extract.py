@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tumble.errors import TumbleError
+from tumble.errors import ConfigError, DataError, TumbleError
 from tumble.library import Library
-from tumble.micrograph import read_micrograph
-from tumble.particles import extract_particles
+from tumble.micrograph import iter_micrographs
+from tumble.pipeline.extraction import Annotations, ExtractionOptions, find_particles
 
 if TYPE_CHECKING:
     from tumble.types import Micrograph, Particles
 
-__all__ = ["ExtractedFile", "ExtractionOptions", "ProgressCallback", "extract_files", "extract_into"]
+__all__ = [
+    "Annotations",
+    "ExtractedFile",
+    "ExtractionOptions",
+    "ProgressCallback",
+    "extract_files",
+    "extract_into",
+]
 
 #: Called with what is being done, how many are done, and how many there are.
 ProgressCallback = Callable[[str, int, int], None]
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """Settings of :func:`tumble.particles.extract_particles`, which documents them; for all files."""
-
-    polarity: Literal["auto", "bright", "dark"] = "auto"
-    threshold: Literal["local", "otsu"] | float = "local"
-    smoothing_px: float = 1.0
-    min_area_px: int | None = None
-    max_area_px: int | None = None
-    split_touching: bool = False
-    border: Literal["flag", "drop"] = "flag"
-    crop_size: int = 48
-    window_px: int | None = None
-    neighbours: Literal["mask", "keep"] = "mask"
+#: Crops of two micrographs whose scales differ by more than this do not show sizes alike.
+SCALE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class ExtractedFile:
-    """What became of one image file.
+    """What became of one image.
 
     Parameters
     ----------
     path : str
-        The file, as given.
+        The file as given, with ``[frame]`` for a frame of a stack.
     micrograph_id : int
         Its id in the library.
     n_particles : int
@@ -69,12 +67,14 @@ def extract_into(
     *,
     pixel_size_nm: float | None = None,
     options: ExtractionOptions | None = None,
+    annotations: Annotations | None = None,
+    banner: Literal["exclude", "keep"] = "exclude",
     progress: ProgressCallback | None = None,
 ) -> list[ExtractedFile]:
     """Read micrographs, extract their particles and store both.
 
-    Each file is stored in one transaction of its own: an error or an interruption leaves the files before it
-    stored.
+    Each image is stored in one transaction of its own: an error or an interruption leaves the images before it
+    stored. Every frame of a stack is an image of its own; one without particles is skipped with a warning.
 
     Parameters
     ----------
@@ -86,20 +86,25 @@ def extract_into(
         Edge of a pixel of all these images; what the files say if not given.
     options : ExtractionOptions, optional
         How to extract.
+    annotations : Annotations, optional
+        Where the particles are, if that was found elsewhere; for one image, or for several in one COCO file.
+    banner : {"exclude", "keep"}, default="exclude"
+        Whether the data banner below an image is cut off.
     progress : callable, optional
         Called with a text, the number of files done and their total.
 
     Returns
     -------
     list of ExtractedFile
-        One for each file, in order.
+        One for each image, in order.
 
     Raises
     ------
     TumbleError
         For the first file that cannot be used, with its name.
     """
-    return _extract_all(library, list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), progress)
+    task = _Task(list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), annotations, banner, progress)
+    return task.store(library, task.found(library))
 
 
 def extract_files(
@@ -108,6 +113,8 @@ def extract_files(
     *,
     pixel_size_nm: float | None = None,
     options: ExtractionOptions | None = None,
+    annotations: Annotations | None = None,
+    banner: Literal["exclude", "keep"] = "exclude",
     progress: ProgressCallback | None = None,
 ) -> list[ExtractedFile]:
     """Do as :func:`extract_into`, and make the library where there is none.
@@ -119,83 +126,178 @@ def extract_files(
     ----------
     library : path or URL
         The library.
-    paths, pixel_size_nm, options, progress
+    paths, pixel_size_nm, options, annotations, banner, progress
         As in :func:`extract_into`.
 
     Returns
     -------
     list of ExtractedFile
-        One for each file, in order.
+        One for each image, in order.
 
     Raises
     ------
     TumbleError
         For the first file that cannot be used, with its name.
     """
-    text, files = os.fspath(library), list(map(str, paths))
-    options = options or ExtractionOptions()
-    first = None
-    if files and "://" not in text and not Path(text).expanduser().exists():
-        if progress:
-            progress("Extracting", 0, len(files))
-        try:
-            first = _find(files[0], pixel_size_nm, options)
-        except TumbleError as error:
-            raise _with_context(error, files[0], 0, len(files)) from error
+    text = os.fspath(library)
+    task = _Task(list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), annotations, banner, progress)
+    if "://" in text or Path(text).expanduser().exists():
+        with Library(text, create=True) as opened:
+            return task.store(opened, task.found(opened))
+    found = task.found(None)
+    first = list(itertools.islice(found, 1))
     with Library(text, create=True) as opened:
-        return _extract_all(opened, files, pixel_size_nm, options, progress, first=first)
+        return task.store(opened, itertools.chain(first, found))
 
 
-def _extract_all(
-    library: Library,
-    paths: list[str],
-    pixel_size_nm: float | None,
-    options: ExtractionOptions,
-    progress: ProgressCallback | None,
-    *,
-    first: tuple[Micrograph, Particles] | None = None,
-) -> list[ExtractedFile]:
-    results = []
-    for done, path in enumerate(paths):
-        if progress:
-            progress("Extracting", done, len(paths))
-        try:
-            ready = first if done == 0 else None
-            results.append(_extract_file(library, path, pixel_size_nm, options, ready))
-        except TumbleError as error:
-            raise _with_context(error, path, done, len(paths)) from error
-    if progress:
-        progress("Extracting", len(paths), len(paths))
-    return results
+@dataclass(frozen=True)
+class _Found:
+    """An image with its particles, or one that the library holds already."""
+
+    path: str
+    number: int
+    micrograph: Micrograph
+    particles: Particles | None
 
 
-def _find(path: str, pixel_size_nm: float | None, options: ExtractionOptions) -> tuple[Micrograph, Particles]:
-    micrograph = read_micrograph(path, pixel_size_nm=pixel_size_nm)
-    return micrograph, extract_particles(micrograph, **asdict(options))
+@dataclass(frozen=True)
+class _Task:
+    """What is to be extracted, and how."""
+
+    paths: list[str]
+    pixel_size_nm: float | None
+    options: ExtractionOptions
+    annotations: Annotations | None
+    banner: Literal["exclude", "keep"]
+    progress: ProgressCallback | None
+
+    def found(self, library: Library | None) -> Iterator[_Found]:
+        """Images with their particles, one after the other; without particles where the library has the image."""
+        _check_annotations(self.annotations, self.paths)
+        known = _known(library) if library is not None else {}
+        for number, path in enumerate(self.paths):
+            if self.progress:
+                self.progress("Extracting", number, len(self.paths))
+            try:
+                yield from self._frames(path, number, known)
+            except TumbleError as error:
+                raise _with_context(error, path, number, len(self.paths)) from error
+        if self.progress:
+            self.progress("Extracting", len(self.paths), len(self.paths))
+
+    def _frames(self, path: str, number: int, known: Container[str]) -> Iterator[_Found]:
+        last_error: TumbleError | None = None
+        any_found = False
+        for micrograph in iter_micrographs(path, pixel_size_nm=self.pixel_size_nm, banner=self.banner):
+            if micrograph.content_hash in known:
+                any_found = True
+                yield _Found(path, number, micrograph, None)
+                continue
+            try:
+                particles = find_particles(micrograph, self.options, self.annotations)
+            except DataError as error:
+                if "frame" not in micrograph.metadata:
+                    raise
+                logger.warning("Skipped: %s", error)
+                last_error = error
+                continue
+            any_found = True
+            yield _Found(path, number, micrograph, particles)
+        if not any_found and last_error is not None:
+            raise last_error
+
+    def store(self, library: Library, found: Iterator[_Found]) -> list[ExtractedFile]:
+        """Add images to a library as they come."""
+        results: list[ExtractedFile] = []
+        known, scales = _known(library), _ScaleWatch(library)
+        for item in found:
+            micrograph, particles = item.micrograph, item.particles
+            if particles is None or micrograph.content_hash in known:
+                held = known[micrograph.content_hash]
+                results.append(ExtractedFile(micrograph.source, *held, added=False, notes=micrograph.notes))
+                continue
+            scales.look_at(micrograph, particles)
+            try:
+                micrograph_id = library.add_micrograph(micrograph, particles)
+            except TumbleError as error:
+                raise _with_context(error, item.path, item.number, len(self.paths)) from error
+            known[micrograph.content_hash] = micrograph_id, len(particles)
+            results.append(
+                ExtractedFile(micrograph.source, micrograph_id, len(particles), added=True, notes=micrograph.notes)
+            )
+        return results
 
 
-def _extract_file(
-    library: Library,
-    path: str,
-    pixel_size_nm: float | None,
-    options: ExtractionOptions,
-    ready: tuple[Micrograph, Particles] | None,
-) -> ExtractedFile:
-    micrograph = ready[0] if ready else read_micrograph(path, pixel_size_nm=pixel_size_nm)
-    micrographs = library.micrographs()
-    known = micrographs.loc[micrographs["content_hash"] == micrograph.content_hash]
-    if len(known):
-        return ExtractedFile(
-            path, int(known.index[0]), int(known["n_particles"].iloc[0]), added=False, notes=micrograph.notes
+def _check_annotations(annotations: Annotations | None, paths: list[str]) -> None:
+    if annotations is not None and len(paths) > 1 and not annotations.path.lower().endswith(".json"):
+        raise ConfigError(
+            f"{annotations.path}: says where the particles of one image are, but {len(paths)} images are given. Give "
+            "one image at a time, or a COCO file that names its images."
         )
-    particles = ready[1] if ready else extract_particles(micrograph, **asdict(options))
-    micrograph_id = library.add_micrograph(micrograph, particles)
-    return ExtractedFile(path, micrograph_id, len(particles), added=True, notes=micrograph.notes)
+
+
+def _known(library: Library) -> dict[str, tuple[int, int]]:
+    """Id and number of particles of the micrographs that a library holds, by the hash of their content."""
+    held = library.micrographs()
+    rows = zip(held["content_hash"], held.index, held["n_particles"], strict=True)
+    return {content: (int(number), int(n_particles)) for content, number, n_particles in rows}
+
+
+class _ScaleWatch:
+    """Warns once where crops of one library differ in scale, so that a size in one is not a size in the other."""
+
+    def __init__(self, library: Library) -> None:
+        self._warned = False
+        self._first: tuple[str, float | None] | None = None
+        micrographs = library.micrographs()
+        if len(micrographs):
+            row = micrographs.iloc[0]
+            self._first = (row["source"], _crop_scale(row["extraction"], row["pixel_size_nm"]))
+
+    def look_at(self, micrograph: Micrograph, particles: Particles) -> None:
+        """Compare the scale of new crops with the first of the library."""
+        scale = _crop_scale(particles.parameters, micrograph.pixel_size_nm)
+        if self._first is None:
+            self._first = (micrograph.source, scale)
+        source, first = self._first
+        if self._warned or first == scale:
+            return
+        if first is None or scale is None:
+            unknown, other = (source, micrograph.source) if first is None else (micrograph.source, source)
+            logger.warning(
+                "The pixel size of %s is not known, that of %s is: their crops may differ in scale. Give it with "
+                "--pixel-size (pixel_size_nm).",
+                unknown,
+                other,
+            )
+        elif abs(scale / first - 1) > SCALE_TOLERANCE:
+            logger.warning(
+                "The crops of %s show %.4g nm per px, those of %s %.4g: sizes in them do not compare. Extract all with "
+                "one --crop-nm-per-px (crop_nm_per_px).",
+                micrograph.source,
+                scale,
+                source,
+                first,
+            )
+        else:
+            return
+        self._warned = True
+
+
+def _crop_scale(settings: Mapping[str, Any], pixel_size_nm: float | None) -> float | None:
+    """Nanometres per pixel of the crops of a micrograph, None where that is not known."""
+    if pixel_size_nm is None or pixel_size_nm != pixel_size_nm:
+        return None
+    stored = settings.get("crop_nm_per_px")
+    if stored is not None:
+        return float(stored)
+    size = settings.get("crop_size")
+    return None if not size else float(settings.get("window_px") or size) / size * float(pixel_size_nm)
 
 
 def _with_context(error: TumbleError, path: str, done: int, total: int) -> TumbleError:
     """Make sure that the message names the file, and says what is stored where there were several."""
     message = str(error) if path in str(error) else f"{path}: {error}"
-    if total > 1:
+    if total > 1 and "before this one are stored" not in message:
         message += f" Of the {total} files, the {done} before this one are stored; this one left no trace."
     return type(error)(message)

@@ -1,0 +1,1 @@
+"""One module per kind of file; :mod:`tumble.micrograph.registry` says which reads what."""
