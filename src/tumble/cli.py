@@ -18,6 +18,7 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
+from tumble.commands import reproduce as reproduce_commands
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
 
@@ -361,6 +362,9 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
     if not content["predictions"]:
         return f"Next: `tumble classify {library} --model MODEL`."
     return f"Next: `tumble report {library}`."
+
+
+reproduce_commands.register(app)
 
 
 def main() -> None:
