@@ -67,7 +67,7 @@ def confusion_figure(scores: dict[str, dict[str, Any]]) -> Figure:
     with draw.print_style():
         columns = min(4, len(scores)) if len(scores) != 6 else 3
         rows = -(-len(scores) // columns)
-        figure = draw.figure_of((7.6 / columns + 0.3) * rows)
+        figure = draw.figure_of((6.6 / columns + 1.0) * rows)
         panels = figure.subplots(rows, columns, squeeze=False)
         for i, (method, found) in enumerate(scores.items()):
             axes = panels.flat[i]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -30,9 +30,11 @@ __all__ = [
     "confusion_panel",
     "figure_of",
     "figure_pixels",
+    "film_palette",
     "heat_map",
     "letter",
     "manifold_panel",
+    "mark_chance",
     "mark_quick",
     "print_style",
     "row_labels",
@@ -40,6 +42,7 @@ __all__ = [
     "scale_bar",
     "scatter_panel",
     "show_tiles",
+    "standardised",
     "tiles",
 ]
 
@@ -47,6 +50,8 @@ __all__ = [
 WIDTH = 7.2
 #: Perceptually uniform, and readable without colour vision.
 MAP = "viridis"
+QUICK_TEXT = "QUICK RUN: tiny data and training, numbers mean nothing"
+QUICK_COLOUR = "#B00020"
 #: Shade of shares that are written out in each cell.
 _SHARES = "Blues"
 
@@ -125,9 +130,8 @@ def save_figure(figure: Figure, stem: Path, *, quick: bool) -> list[str]:
 
 def mark_quick(figure: Figure) -> None:
     """Say in the figure that it shows that the study runs, and nothing else."""
-    text = "QUICK RUN: tiny data and training, numbers mean nothing"
     figure.set_figheight(figure.get_figheight() + 0.24)
-    figure.suptitle(text, color="#B00020", fontsize=8, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(QUICK_TEXT, color=QUICK_COLOUR, fontsize=8, fontweight="bold", x=0.01, ha="left")
 
 
 def letter(axes: Axes, text: str) -> None:
@@ -171,21 +175,33 @@ def row_labels(axes: Axes, names: Sequence[str], side: int, *, gap: int = 2) -> 
     axes.tick_params(length=0)
 
 
-def scale_bar(axes: Axes, length_px: float, text: str, *, within: tuple[float, float]) -> None:
-    """Draw a bar on dark ground into the lower right corner of an image of that height and width in px."""
+def scale_bar(axes: Axes, length_px: float, *, within: tuple[float, float], below: bool = False) -> None:
+    """Draw a bar of so many px, with its length, for an image of that height and width in px.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where the image is, in px.
+    length_px : float
+        Length of the bar.
+    within : (float, float)
+        Height and width of the image.
+    below : bool, default=False
+        Under the right end of the image rather than on dark ground in its lower right corner: tiles have no room.
+    """
     height, width = within
+    text = f"{length_px:g} px"
+    if below:
+        shown: dict[str, Any] = {"clip_on": False, "solid_capstyle": "butt", "color": INK, "linewidth": 1.8}
+        y = height - 0.5 + 0.035 * height
+        axes.plot([width - 0.5 - length_px, width - 0.5], [y, y], **shown)
+        axes.text(width - length_px - 4, y, text, color=INK, ha="right", va="center", fontsize=6.5)
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        return
     pad, thick = 0.03 * min(within), max(1.0, 0.012 * min(within))
     right, bottom = width - 0.5 - pad, height - 0.5 - pad
-    label = axes.text(
-        right - length_px / 2,
-        bottom - 2.2 * thick,
-        text,
-        color="white",
-        ha="center",
-        va="bottom",
-        fontsize=6.5,
-        zorder=5,
-    )
+    place = (right - length_px / 2, bottom - 2.2 * thick)
+    label = axes.text(*place, text, color="white", ha="center", va="bottom", fontsize=6.5, zorder=5)
     label.set_bbox({"facecolor": "black", "alpha": 0.65, "edgecolor": "none", "pad": 1.2})
     bar = Rectangle((right - length_px, bottom - thick), length_px, thick, facecolor="white", zorder=6)
     bar.set(edgecolor="black", linewidth=0.4)
@@ -207,7 +223,7 @@ def manifold_panel(axes: Axes, images: npt.NDArray[Any], *, extent: float = 2.0,
 
 
 def scatter_panel(
-    axes: Axes, z: npt.NDArray[Any], truth: npt.NDArray[Any], classes: Sequence[str], *, legend: bool = True
+    axes: Axes, z: npt.NDArray[Any], truth: npt.NDArray[Any], classes: Sequence[str], *, unit: str = ""
 ) -> None:
     """Scatter latent factors (n, 2) in the colours of the classes; those of unknown class stay out."""
     markers = ("o", "^", "s", "D", "v", "P")
@@ -215,11 +231,9 @@ def scatter_panel(
         chosen = truth == k
         points = axes.scatter(z[chosen, 0], z[chosen, 1], s=9, c=colour, marker=markers[k % len(markers)], alpha=0.8)
         points.set(label=name, linewidths=0.25, edgecolors=INK, rasterized=len(z) > 2000)
-    axes.set_xlabel("z1", labelpad=1)
-    axes.set_ylabel("z2", labelpad=0)
+    axes.set_xlabel("z1" + unit, labelpad=1)
+    axes.set_ylabel("z2" + unit, labelpad=0)
     open_axes(axes, grid="both")
-    if legend:
-        axes.legend(handletextpad=0.1, borderaxespad=0.2, markerscale=1.2)
 
 
 def heat_map(
@@ -229,14 +243,16 @@ def heat_map(
     y: Sequence[float],
     *,
     limits: tuple[float, float] = (0.25, 1.0),
+    ticks: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> AxesImage:
-    """Show values (len(y), len(x)), the first row at the bottom, with a few ticks."""
+    """Show values (len(y), len(x)), the first row at the bottom, with these ticks or some of the steps, which rise."""
     shown = axes.imshow(
         values, cmap=MAP, norm=Normalize(*limits), origin="lower", aspect="auto", interpolation="nearest"
     )
     for axis, steps in ((axes.xaxis, x), (axes.yaxis, y)):
         few = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 5)).round().astype(int))
-        axis.set_ticks(few, labels=[f"{steps[i]:.3g}" for i in few])
+        places = [steps[i] for i in few] if ticks is None else ticks[axis is axes.yaxis]
+        axis.set_ticks(np.interp(places, steps, range(len(steps))), labels=[f"{place:g}" for place in places])
     return shown
 
 
@@ -248,13 +264,50 @@ def confusion_panel(axes: Axes, counts: Any, classes: Sequence[str], *, ylabel: 
     for (row, column), share in np.ndenumerate(shares):
         colour = "white" if share > 0.6 else INK
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=7)
-    axes.set_xticks(range(len(classes)), labels=list(classes), rotation=35, ha="right", rotation_mode="anchor")
+    turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(classes)), labels=list(classes), **(turned if max(map(len, classes)) > 3 else {}))
+    edges = np.arange(len(classes) - 1) + 0.5
+    axes.hlines(edges, -0.5, len(classes) - 0.5, color="white", linewidth=0.8)
+    axes.vlines(edges, -0.5, len(classes) - 0.5, color="white", linewidth=0.8)
     axes.set_yticks(range(len(classes)), labels=list(classes) if ylabel else [""] * len(classes))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", labelpad=1)
     if ylabel:
         axes.set_ylabel("true")
+
+
+def mark_chance(axes: Axes, x: float, level: float = 0.25) -> None:
+    """Draw the accuracy of a guess, with its name at `x`, below all curves that beat it."""
+    axes.axhline(level, color="#7B8794", linewidth=0.8, zorder=1)
+    axes.annotate("chance", (x, level), xytext=(0, -2), textcoords="offset points", ha="right", va="top", fontsize=7)
+
+
+def standardised(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Bring each latent factor to mean 0 and standard deviation 1.
+
+    Examples
+    --------
+    >>> standardised(np.array([[1.0], [3.0]])).ravel().tolist()
+    [-1.0, 1.0]
+    """
+    spread = z.std(axis=0)
+    return (z - z.mean(axis=0)) / np.where(spread > 0, spread, 1)
+
+
+def film_palette(colours: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Give 256 colours (256, 3) for all frames of a film: greys, and these colours, each mixed with white and ink.
+
+    One that is made from the frames would be of greys alone, as nearly all pixels are, and flicker.
+    """
+    mixes = [
+        (1 - share) * np.array(to_rgb(colour)) + share * np.array(to_rgb(other))
+        for colour in colours
+        for other, shares in (("white", np.linspace(0, 0.9, 10)), (INK, np.linspace(0.2, 0.8, 4)))
+        for share in shares
+    ]
+    greys = np.linspace(0, 1, 256 - len(mixes))[:, np.newaxis].repeat(3, axis=1)
+    return np.round(255 * np.concatenate([greys, mixes])).astype(np.uint8)
 
 
 def figure_pixels(figure: Figure, dpi: int = 110) -> npt.NDArray[np.uint8]:

@@ -60,7 +60,7 @@ def run(lab: Lab) -> Outcome:
     panels = [
         (f"cards, labelled: within ±{LABELLED_ANGLE_DEG:g}°", cards_split.X[labelled], cards_split.y[labelled], suits),
         ("cards, unlabelled: within ±60°, displaced", cards_split.X[~labelled], cards_split.truth[~labelled], suits),
-        ("gold nanoparticles, real (crops)", crops, truth, gold_classes),
+        ("gold nanoparticles, real (crops)", crops[left | right], truth[left | right], gold_classes),
         ("agglomerates, synthetic", agglomerates.X, agglomerates.truth, numbers),
     ]
     with draw.print_style():
@@ -102,7 +102,7 @@ def _examples_panel(axes: Axes, picked: npt.NDArray[Any], classes: tuple[str, ..
     draw.row_labels(axes, classes, side)
     axes.set_title(title, loc="left")
     height, width = len(picked) * (side + 2) - 2, picked.shape[1] * (side + 2) - 2
-    draw.scale_bar(axes, 20, "20 px", within=(height, width))
+    draw.scale_bar(axes, 20, within=(height, width), below=True)
 
 
 def _micrograph_panel(axes: Axes) -> None:
@@ -111,7 +111,7 @@ def _micrograph_panel(axes: Axes) -> None:
     axes.imshow(part, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title("part of the micrograph that the crops are from (pixel size not recorded)", loc="left")
-    draw.scale_bar(axes, 100, "100 px", within=part.shape)
+    draw.scale_bar(axes, 100, within=(part.shape[0], part.shape[1]))
 
 
 STUDY = Study(needs=lambda lab: [], run=run)

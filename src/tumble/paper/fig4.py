@@ -217,18 +217,19 @@ def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str
         panels = _panels(figure, len(maps))
         shown = None
         for axes, (method, rows) in zip(panels, maps.items(), strict=True):
-            shown = draw.heat_map(axes, np.array(rows), angles, percent)
+            shown = draw.heat_map(axes, np.array(rows), angles, percent, ticks=((0, 60, 120, 180), (0, 15, 30, 45)))
             axes.set_title(f"{METHOD_TITLES[method]}\nmean {np.mean(rows):.3f}", loc="left")
             axes.plot(
                 np.interp(TRAINED_WITHIN_DEG, angles, range(len(angles))),
                 np.interp(15 * SHEAR_PERCENT_PER_DEG, percent, range(len(percent))),
-                marker="x",
+                marker="X",
                 color="white",
-                markersize=6,
-                markeredgewidth=1.6,
+                markeredgecolor="black",
+                markersize=7,
+                markeredgewidth=0.8,
             )
         if shown is not None:
-            figure.colorbar(shown, ax=panels, label="accuracy", extend="min", aspect=30, pad=0.01)
+            figure.colorbar(shown, ax=panels, label="accuracy (0.25: chance)", extend="min", aspect=30, pad=0.01)
         figure.supxlabel("rotation: uniform within ± this angle (°);  × training", fontsize=8)
         figure.supylabel("shear: within ± this (%)", fontsize=8)
     return figure
@@ -267,15 +268,28 @@ def _examples_figure(lab: Lab) -> Figure:
         figure = draw.figure_of(3.5)
         left, right = figure.subplots(1, 2)
         for axes, settings, title, names, limits in (
-            (left, noise, "Gaussian noise of standard deviation", [f"{s['noise']:g}" for s in noise], (-0.5, 1.5)),
-            (right, specks, "pixels contaminated, intensity 1", [f"{100 * s['density']:g} %" for s in specks], (0, 1)),
+            (
+                left,
+                noise,
+                "Gaussian noise, s.d. (greys from −0.5 to 1.5)",
+                [f"{s['noise']:g}" for s in noise],
+                (-0.5, 1.5),
+            ),
+            (
+                right,
+                specks,
+                "contaminated pixels, at intensity 1",
+                [f"{100 * s['density']:g} %" for s in specks],
+                (0, 1),
+            ),
         ):
             picked = np.stack([cards(), *(cards(**setting) for setting in settings)])
             draw.show_tiles(axes, np.clip(picked, *limits), limits=limits)
             draw.row_labels(axes, ["none", *names], picked.shape[2])
             axes.set_title(title, loc="left")
             within = (len(picked) * 50 - 2, 4 * 50 - 2)
-            draw.scale_bar(axes, 20, "20 px", within=within)
+            draw.scale_bar(axes, 20, within=within, below=True)
+            draw.letter(axes, "ab"[axes is right])
     return figure
 
 
@@ -293,8 +307,7 @@ def _noise_figure(lab: Lab, noise: dict[str, _Accuracies]) -> Figure:
             zorder=5,
             label="published (ss-rVAE)",
         )
-        axes.axhline(0.25, color="#7B8794", linewidth=0.8)
-        axes.annotate("chance", (0.02, 0.25), va="bottom", fontsize=7)
+        draw.mark_chance(axes, lab.sizes.noise[-1])
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("standard deviation of the noise (pixels of the clean cards lie in 0 to 1)")
         axes.set_ylabel("accuracy on test cards within ±60°")
@@ -315,7 +328,7 @@ def _contamination_figure(
             shown = draw.heat_map(axes, np.array(rows), percent, intensities)
             axes.set_title(METHOD_TITLES[method], loc="left")
         if shown is not None:
-            figure.colorbar(shown, ax=panels, label="accuracy", extend="min", aspect=30, pad=0.01)
+            figure.colorbar(shown, ax=panels, label="accuracy (0.25: chance)", extend="min", aspect=30, pad=0.01)
         figure.supxlabel("contaminated pixels (%)", fontsize=8)
         figure.supylabel("intensity of contamination", fontsize=8)
     return figure

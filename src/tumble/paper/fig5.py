@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STUDY", "reconstruction_error", "separability"]
 
-_BASELINE = "principal components"
+_BASELINE = "PCA"
 _NEIGHBOURS, _FOLDS = 5, 5
 #: Steps of the grid of principal components, in standard deviations, like that of the models.
 _EXTENT = 2.0
@@ -38,15 +38,17 @@ def separability(z: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
     z : ndarray of shape (n, L)
         Latent factors.
     truth : ndarray of shape (n,)
-        Classes, with at least 5 objects each.
+        Classes; those with a single object are left out.
 
     Returns
     -------
     float
         1 divided by the number of classes where latent factors say nothing of the class.
     """
-    scaled = (z - z.mean(axis=0)) / np.maximum(z.std(axis=0), 1e-9)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    names, counts = np.unique(truth, return_counts=True)
+    usable = np.isin(truth, names[counts > 1])
+    scaled, truth = draw.standardised(z)[usable], truth[usable]
+    folds = StratifiedKFold(min(_FOLDS, int(counts[counts > 1].min())), shuffle=True, random_state=0)
     # Each class has the same say, however many objects it has.
     weights = {k: 1 / float((truth == k).sum()) for k in np.unique(truth)}
     shares = cross_val_predict(
@@ -85,7 +87,7 @@ def run(lab: Lab) -> Outcome:
         outcome.values[name] = found
         outcome.figures[f"fig5-{name}"] = _figure(lab, fits, split, found, name)
         apart = {title: values["separability"] for title, values in found.items()}
-        what = f"balanced accuracy of neighbours in latent space, {NANOPARTICLE_TITLES[name]}"
+        what = f"balanced accuracy of {_NEIGHBOURS} nearest neighbours in latent space, {NANOPARTICLE_TITLES[name]}"
         published = "only single particles stand apart, rVAE “slightly better” than VAE (seen in scatter plots)"
         outcome.comparisons.append(Comparison(what, published, apart))
         last = split.classes[-1]
@@ -137,13 +139,18 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
         columns.append((fit.title, model.traverse(n=n)[0], model.transform(split.X)))
     columns.append((_BASELINE, _pca_grid(split, n), _pca(split)))
     with draw.print_style():
-        figure = draw.figure_of(3.9, width=1.8 * len(columns))
+        figure = draw.figure_of(3.7, width=max(draw.WIDTH, 1.5 * len(columns)))
         panels = figure.subplots(2, len(columns), squeeze=False, height_ratios=(1, 1.05))
         for i, (title, manifold, z) in enumerate(columns):
             draw.manifold_panel(panels[0, i], manifold)
             panels[0, i].set_title(title, loc="left")
-            draw.scatter_panel(panels[1, i], z[known], split.truth[known], split.classes, legend=False)
-            panels[1, i].set_title(f"neighbours right: {found[title]['separability']:.2f}", loc="left")
+            draw.scatter_panel(
+                panels[1, i], draw.standardised(z[known]), split.truth[known], split.classes, unit=" (s.d.)"
+            )
+            panels[1, i].set_title(f"{_NEIGHBOURS}-NN accuracy {found[title]['separability']:.2f}", loc="left")
+            for axes, panel in zip(panels[:, i], ("abcde"[i], "fghij"[i]), strict=True):
+                axes.set_ylabel(axes.get_ylabel() if i == 0 else "")
+                draw.letter(axes, panel)
         handles, names = panels[1, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), handletextpad=0.1, markerscale=1.5)
     return figure

@@ -74,6 +74,7 @@ def _figure(lab: Lab, fit: Fit, scores: dict[str, Any], name: str) -> Figure:
             draw.letter(axes, "abcd"[k])
         left, right = bottom.subplots(1, 2, width_ratios=(1.25, 1))
         draw.scatter_panel(left, z, split.truth[known], split.classes)
+        left.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.1, borderaxespad=0.0, markerscale=1.3)
         left.set_title("latent factors, coloured by true class", loc="left")
         draw.letter(left, "e")
         draw.confusion_panel(right, scores["confusion"], split.classes)

@@ -42,7 +42,7 @@ def run(lab: Lab) -> Outcome:
             with draw.print_style():
                 figure = frame(shot, classes, METHOD_TITLES[fit.method], limits)
                 if lab.sizes.quick:
-                    draw.mark_quick(figure)
+                    figure.text(0.56, 0.008, draw.QUICK_TEXT, color=draw.QUICK_COLOUR, fontsize=6.5)
                 frames.append(draw.figure_pixels(figure))
         outcome.films[f"film-{fit.method}"] = frames
         outcome.figures[f"film-{fit.method}-frames"] = _key_figure(
@@ -119,8 +119,8 @@ def frame(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(name, loc="left", pad=2)
-    axes = figure.add_axes((0.56, 0.12, 0.42, 0.76))
-    draw.scatter_panel(axes, shot.z, shot.truth, classes, legend=False)
+    axes = figure.add_axes((0.56, 0.14, 0.42, 0.74))
+    draw.scatter_panel(axes, shot.z, shot.truth, classes)
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(classes), handletextpad=0.0, columnspacing=0.8)
     return figure
@@ -133,8 +133,8 @@ def _key_figure(shots: Sequence[Snapshot], classes: Sequence[str], title: str) -
         for row, shot in zip(panels, shots, strict=True):
             for k, axes in enumerate(row[:-1]):
                 draw.manifold_panel(axes, shot.manifold[k], labels=k == 0)
-                axes.set_title(classes[k], loc="left")
-            draw.scatter_panel(row[-1], shot.z, shot.truth, classes, legend=False)
+                axes.set_title(classes[k] if shot is shots[0] else "", loc="left")
+            draw.scatter_panel(row[-1], shot.z, shot.truth, classes)
             row[-1].set_title(f"epoch {shot.epoch}, accuracy {shot.accuracy:.2f}", loc="left")
         handles, names = panels[0, -1].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), title=title, markerscale=1.5)

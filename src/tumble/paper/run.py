@@ -19,6 +19,7 @@ from tumble.paper.lab import Lab
 from tumble.paper.names import ALL, METHOD_TITLES, STUDY_TITLES
 from tumble.paper.record import environment, write_json, write_whole
 from tumble.paper.sizes import FULL, QUICK
+from tumble.report.style import PALETTE
 
 if TYPE_CHECKING:
     import os
@@ -237,8 +238,8 @@ def _write_figures(outcome: Outcome, folder: Path, *, quick: bool) -> list[str]:
 
 
 def _write_film(frames: list[npt.NDArray[np.uint8]], path: Path) -> str:
-    # One palette for all frames, from the last, which has all colours: colours must not flicker.
-    palette = Image.fromarray(frames[-1]).quantize(128, dither=Image.Dither.NONE)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(draw.film_palette([*PALETTE[:4], draw.QUICK_COLOUR]).tobytes())
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]
 

@@ -109,6 +109,6 @@ QUICK = Sizes(
     film_every=1,
     paper={"max_epochs": 4, "hidden": 32, "batch_size": 32, "learning_rate": 3e-3},
     default={"max_epochs": 4, **_SHORT},
-    crops={"max_epochs": 6, **_SHORT},
+    crops={"max_epochs": 4, **_SHORT},
     trees={"forest": {"n_estimators": 30}, "boosting": {"max_iter": 4}},
 )

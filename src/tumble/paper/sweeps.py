@@ -27,7 +27,6 @@ __all__ = ["FIG3", "LABELS", "TRAINED_WITHIN_DEG", "cards", "factor_correlations
 
 #: The disorder of the unlabelled cards of the main model.
 TRAINED_WITHIN_DEG = 60.0
-CHANCE = 0.25
 
 
 def cards(lab: Lab, *, angle_deg: float = TRAINED_WITHIN_DEG, n_labelled: int | None = None) -> Cards:
@@ -70,7 +69,8 @@ def run_fig3(lab: Lab) -> Outcome:
         for method in methods:
             scores[method, angle] = lab.scores(_fig3_fit(lab, method, angle))
     curves = {method: [scores[method, angle]["accuracy"] for angle in angles] for method in methods}
-    drawn = [method for method in AUTOENCODERS if method in methods]
+    # In the order of the paper's panels: first without rotational invariance, then with it.
+    drawn = sorted((m for m in AUTOENCODERS if m in methods), key=lambda m: (not m.startswith("paper"), m in INVARIANT))
     correlations = {method: _correlations(lab, method) for method in drawn}
     figures = {"fig3a": _disorder_figure(angles, curves)}
     if drawn:
@@ -172,9 +172,8 @@ def _disorder_figure(angles: Sequence[float], curves: dict[str, list[float]]) ->
         if 60 in angles:
             stars = axes.plot([60, 60], [0.865, 0.871], "k*", markersize=7, linestyle="none", zorder=5)
             stars[0].set_label("published (ss-rVAE)")
-        axes.axhline(CHANCE, color="#7B8794", linewidth=0.8)
-        axes.annotate("chance", (angles[-1], CHANCE), ha="right", va="bottom", fontsize=7)
-        axes.set_xlabel("orientational disorder α of the unlabelled cards (°), rotations uniform in ±α")
+        draw.mark_chance(axes, angles[-1])
+        axes.set_xlabel("orientational disorder α: rotations uniform in ±α (°)")
         axes.set_ylabel("accuracy on test cards")
         axes.set_xticks(list(angles), labels=[f"{angle:g}" for angle in angles])
         figure.legend(loc="outside right center", handlelength=3)
@@ -209,7 +208,7 @@ def _strips(axes: Axes, manifold: npt.NDArray[Any], split: Split) -> None:
     middle, side = manifold.shape[1] // 2, manifold.shape[3]
     strips = np.stack([strip for grid in manifold for strip in (grid[:, middle], grid[middle])])
     draw.show_tiles(axes, np.clip(strips, 0, 1))
-    names = [f"{name}  {factor}" for name in split.classes for factor in ("z1", "z2")]
+    names = [label for name in split.classes for label in (f"{name}   z1", "z2")]
     draw.row_labels(axes, names, side)
     n = strips.shape[1]
     axes.set_xticks([side / 2, (n // 2 + 0.5) * (side + 2), (n - 0.5) * (side + 2)], labels=["−2", "0", "2"])
@@ -261,8 +260,7 @@ def _labels_figure(counts: Sequence[int], shares: Sequence[float], curves: dict[
         figure = draw.figure_of(3.1, width=6.0)
         axes = figure.add_subplot()
         _curves(axes, shares, curves)
-        axes.axhline(CHANCE, color="#7B8794", linewidth=0.8)
-        axes.annotate("chance", (shares[-1], CHANCE), ha="right", va="bottom", fontsize=7)
+        draw.mark_chance(axes, shares[-1])
         axes.set_xscale("log")
         names = [f"{share:.2g}\n({count})" for share, count in zip(shares, counts, strict=True)]
         axes.set_xticks(list(shares), labels=names)
