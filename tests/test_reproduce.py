@@ -169,7 +169,31 @@ def test_accuracy_of_a_cell_is_that_of_its_cards(tmp_path: Path) -> None:
     one = lab(tmp_path)
     fit = sweeps.main_fit(one, "forest")
     X, y = cards_test(TINY.n_test, 0, noise=1.0)
-    assert fig4._noise(one, fit)[1] == pytest.approx(np.mean(one.fitted(fit).predict(X) == y))
+    rows = [[{"noise": 0.0}], [{"noise": 1.0}]]
+    found = fig4.accuracies(one, {"forest": fit}, "noise", rows, n=TINY.n_test, own_seeds=False)
+    assert found["forest"][1] == pytest.approx([np.mean(one.fitted(fit).predict(X) == y)])
+
+
+def test_cells_of_a_map_have_cards_of_their_own(tmp_path: Path) -> None:
+    class Copycat:
+        def __init__(self) -> None:
+            self.seen: list[bytes] = []
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            self.seen.append(X.tobytes())
+            return np.zeros(len(X))
+
+    def cards_seen(folder: Path, own_seeds: bool) -> int:
+        one, copycat = lab(folder), Copycat()
+        one.fitted = lambda fit: copycat  # type: ignore[method-assign]
+        rows = [[{"angle": 60.0}, {"angle": 60.0}], [{"angle": 60.0}]]
+        found = fig4.accuracies(one, {"tree": Fit("tree", CARDS)}, "", rows, n=2, own_seeds=own_seeds)
+        # Always the first class: right for one card in four.
+        assert found == {"tree": [[0.25, 0.25], [0.25]]}
+        return len(set(copycat.seen))
+
+    assert cards_seen(tmp_path / "a", True) == 3
+    assert cards_seen(tmp_path / "b", False) == 1
 
 
 def test_comparison_says_what_is_missing() -> None:

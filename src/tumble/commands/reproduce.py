@@ -48,9 +48,8 @@ def reproduce(
 
         def announce(seconds: float) -> None:
             if seconds > 0:
-                note(
-                    f"Training will take about {format_duration(seconds)} on this machine; it can be cut off any time."
-                )
+                time = f"{seconds / 3600:.1f} h" if seconds > 2 * 3600 else format_duration(seconds)
+                note(f"Training will take about {time} on this machine. It may be cut off: it goes on where it was.")
 
         results = run(
             name,

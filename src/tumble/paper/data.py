@@ -145,7 +145,8 @@ def _cards_split(source: Cards) -> Split:
     )
 
 
-@lru_cache(maxsize=32)
+# A row of a map, for one method after the other.
+@lru_cache(maxsize=16)
 def cards_test(
     n_per_class: int,
     seed: int,

@@ -277,10 +277,11 @@ def confusion_panel(axes: Axes, counts: Any, classes: Sequence[str], *, ylabel: 
         axes.set_ylabel("true")
 
 
-def mark_chance(axes: Axes, x: float, level: float = 0.25) -> None:
-    """Draw the accuracy of a guess, with its name at `x`, below all curves that beat it."""
+def mark_chance(axes: Axes, *, left: bool = False, level: float = 0.25) -> None:
+    """Draw the accuracy of a guess, with its name below, at the end where curves stay clear of it."""
     axes.axhline(level, color="#7B8794", linewidth=0.8, zorder=1)
-    axes.annotate("chance", (x, level), xytext=(0, -2), textcoords="offset points", ha="right", va="top", fontsize=7)
+    place = {"xycoords": axes.get_yaxis_transform(), "xytext": (0, -2), "textcoords": "offset points", "va": "top"}
+    axes.annotate("chance", (0.01 if left else 0.99, level), ha="left" if left else "right", fontsize=7, **place)
 
 
 def standardised(z: npt.NDArray[Any]) -> npt.NDArray[Any]:

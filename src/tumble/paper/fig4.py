@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
     from tumble.paper.lab import Lab
 
-__all__ = ["CONFUSIONS", "PUBLISHED_CONTAMINATION", "PUBLISHED_GRID", "PUBLISHED_NOISE", "STUDY", "nearest"]
+__all__ = [
+    "CONFUSIONS",
+    "PUBLISHED_CONTAMINATION",
+    "PUBLISHED_GRID",
+    "PUBLISHED_NOISE",
+    "STUDY",
+    "accuracies",
+    "nearest",
+]
 
 #: (shear in degrees, angle in degrees) of the two confusion matrices: 23 % and 30 %.
 CONFUSIONS = ((15.0, 60.0), (30 / SHEAR_PERCENT_PER_DEG, 100.0))
@@ -53,12 +61,15 @@ def needs(lab: Lab) -> list[Fit]:
 def run(lab: Lab) -> Outcome:
     """Score each method under more shear, rotation, noise and contamination than it was trained on."""
     fits = {method: main_fit(lab, method) for method in _methods(lab)}
-    maps = _maps(lab, fits)
-    confusions = {method: [_confusion(lab, fit, *setting) for setting in CONFUSIONS] for method, fit in fits.items()}
-    lab.tell("Scoring under noise", 0, 0)
-    noise = {method: _noise(lab, fit) for method, fit in fits.items()}
-    contamination = {method: _contamination(lab, fit) for method, fit in fits.items()}
     sizes = lab.sizes
+    cells = [[{"shear": shear, "angle": angle} for angle in sizes.grid_angles_deg] for shear in sizes.grid_shears_deg]
+    maps = accuracies(lab, fits, "shear and rotation", cells, n=sizes.n_cell, own_seeds=True)
+    confusions = {method: [_confusion(lab, fit, *setting) for setting in CONFUSIONS] for method, fit in fits.items()}
+    levels = [[{"noise": sigma}] for sigma in sizes.noise]
+    by_level = accuracies(lab, fits, "noise", levels, n=sizes.n_test, own_seeds=False)
+    noise = {method: [row[0] for row in rows] for method, rows in by_level.items()}
+    specks = [[{"density": d, "intensity": intensity} for d in sizes.densities] for intensity in sizes.intensities]
+    contamination = accuracies(lab, fits, "contamination", specks, n=sizes.n_test, own_seeds=False)
     classes = next(iter(fits.values())).source.split().classes
     values = {
         "classes": classes,
@@ -86,29 +97,48 @@ def run(lab: Lab) -> Outcome:
 # What is measured
 
 
-def _accuracy(lab: Lab, fit: Fit, n_per_class: int, seed: int, **setting: float) -> float:
-    X, y = cards_test(n_per_class, seed, **setting)
-    return float(np.mean(lab.fitted(fit).predict(X) == y))
+def accuracies(
+    lab: Lab, fits: dict[str, Fit], what: str, rows: Sequence[Sequence[dict[str, float]]], *, n: int, own_seeds: bool
+) -> dict[str, list[_Accuracies]]:
+    """Measure accuracies of all methods in all settings of the test cards.
 
+    Parameters
+    ----------
+    lab : Lab
+        Keeps them, row by row.
+    fits : dict of str to Fit
+        The methods.
+    what : str
+        What is varied, for the progress.
+    rows : sequence of sequence of dict
+        Settings, as in :func:`tumble.paper.data.cards_test`.
+    n : int
+        Cards per class.
+    own_seeds : bool
+        Whether each setting has cards of its own, or all have the same cards but for the setting.
 
-def _maps(lab: Lab, fits: dict[str, Fit]) -> dict[str, list[_Accuracies]]:
-    """Accuracy over shear (rows) and angle (columns)."""
-    sizes = lab.sizes
-    maps: dict[str, list[_Accuracies]] = {method: [] for method in fits}
-    for i, shear in enumerate(sizes.grid_shears_deg):
-        lab.tell("Scoring against shear and angle", i, len(sizes.grid_shears_deg))
+    Returns
+    -------
+    dict of str to list of list of float
+        Method to accuracies in the shape of `rows`.
+    """
+    found: dict[str, list[_Accuracies]] = {method: [] for method in fits}
+    for i, row in enumerate(rows):
+        lab.tell(f"Scoring under {what}", i, len(rows))
+        seeds = [_MAP_SEED * (lab.seed + 1) + 16 * i + j if own_seeds else lab.seed for j in range(len(row))]
+        # All methods in one row before the next: the cards of a row are drawn once.
         for method, fit in fits.items():
 
-            def work(i: int = i, shear: float = shear, fit: Fit = fit) -> _Accuracies:
-                seed = _MAP_SEED * (lab.seed + 1) + 16 * i
-                return [
-                    _accuracy(lab, fit, sizes.n_cell, seed + j, angle=angle, shear=shear)
-                    for j, angle in enumerate(sizes.grid_angles_deg)
-                ]
+            def work(row: Any = row, seeds: list[int] = seeds, fit: Fit = fit) -> _Accuracies:
+                values = []
+                for setting, seed in zip(row, seeds, strict=True):
+                    X, y = cards_test(n, seed, **setting)
+                    values.append(float(np.mean(lab.fitted(fit).predict(X) == y)))
+                return values
 
-            case = {"what": "map", "row": i, "shear": shear, "angles": sizes.grid_angles_deg, "n": sizes.n_cell}
-            maps[method].append(lab.cell({**case, **fit.case(sizes)}, work))
-    return maps
+            case = {"what": "accuracies", "row": list(row), "seeds": seeds, "n": n}
+            found[method].append(lab.cell({**case, **fit.case(lab.sizes)}, work))
+    return found
 
 
 def _confusion(lab: Lab, fit: Fit, shear: float, angle: float) -> list[list[int]]:
@@ -119,32 +149,6 @@ def _confusion(lab: Lab, fit: Fit, shear: float, angle: float) -> list[list[int]
         return confusion(y, lab.fitted(fit).predict(X), classes=np.arange(len(fit.source.split().classes)))
 
     return lab.cell({"what": "confusion", "shear": shear, "angle": angle, "n": n, **fit.case(lab.sizes)}, work)
-
-
-def _noise(lab: Lab, fit: Fit) -> _Accuracies:
-    sizes = lab.sizes
-
-    def work() -> _Accuracies:
-        return [_accuracy(lab, fit, sizes.n_test, lab.seed, noise=sigma) for sigma in sizes.noise]
-
-    return lab.cell({"what": "noise", "sigma": sizes.noise, "n": sizes.n_test, **fit.case(sizes)}, work)
-
-
-def _contamination(lab: Lab, fit: Fit) -> list[_Accuracies]:
-    """Accuracy over intensity (rows) and density (columns)."""
-    sizes = lab.sizes
-
-    def work() -> list[_Accuracies]:
-        return [
-            [
-                _accuracy(lab, fit, sizes.n_test, lab.seed, density=density, intensity=intensity)
-                for density in sizes.densities
-            ]
-            for intensity in sizes.intensities
-        ]
-
-    case = {"what": "contamination", "densities": sizes.densities, "intensities": sizes.intensities, "n": sizes.n_test}
-    return lab.cell({**case, **fit.case(sizes)}, work)
 
 
 # Published against measured
@@ -307,7 +311,7 @@ def _noise_figure(lab: Lab, noise: dict[str, _Accuracies]) -> Figure:
             zorder=5,
             label="published (ss-rVAE)",
         )
-        draw.mark_chance(axes, lab.sizes.noise[-1])
+        draw.mark_chance(axes, left=True)
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("standard deviation of the noise (pixels of the clean cards lie in 0 to 1)")
         axes.set_ylabel("accuracy on test cards within ±60°")

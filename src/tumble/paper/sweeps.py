@@ -172,7 +172,7 @@ def _disorder_figure(angles: Sequence[float], curves: dict[str, list[float]]) ->
         if 60 in angles:
             stars = axes.plot([60, 60], [0.865, 0.871], "k*", markersize=7, linestyle="none", zorder=5)
             stars[0].set_label("published (ss-rVAE)")
-        draw.mark_chance(axes, angles[-1])
+        draw.mark_chance(axes, left=True)
         axes.set_xlabel("orientational disorder α: rotations uniform in ±α (°)")
         axes.set_ylabel("accuracy on test cards")
         axes.set_xticks(list(angles), labels=[f"{angle:g}" for angle in angles])
@@ -260,7 +260,7 @@ def _labels_figure(counts: Sequence[int], shares: Sequence[float], curves: dict[
         figure = draw.figure_of(3.1, width=6.0)
         axes = figure.add_subplot()
         _curves(axes, shares, curves)
-        draw.mark_chance(axes, shares[-1])
+        draw.mark_chance(axes)
         axes.set_xscale("log")
         names = [f"{share:.2g}\n({count})" for share, count in zip(shares, counts, strict=True)]
         axes.set_xticks(list(shares), labels=names)
