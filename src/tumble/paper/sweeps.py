@@ -192,7 +192,7 @@ def _traversal_figure(lab: Lab, methods: Sequence[str]) -> Figure:
     n = lab.sizes.traversal
     with draw.print_style():
         rows = -(-len(methods) // 2)
-        figure = draw.figure_of(4.3 * rows + 0.2)
+        figure = draw.figure_of(3.9 * rows + 0.1)
         panels = figure.subplots(rows, 2, squeeze=False).flat
         for i, (axes, method) in enumerate(zip(panels, methods, strict=False)):
             fit = main_fit(lab, method)
