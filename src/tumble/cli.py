@@ -18,7 +18,8 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
-from tumble.commands import extract
+from tumble.commands import extract as extract_commands
+from tumble.commands import reproduce as reproduce_commands
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
 
@@ -107,7 +108,7 @@ def _print_demo(out: Path, summary: Mapping[str, Any]) -> None:
     note(f"Next: open {out / 'report.html'} in a browser, or `tumble extract IMAGE... --library my.db`.")
 
 
-extract.register(app)
+extract_commands.register(app)
 
 
 @app.command()
@@ -315,6 +316,9 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
     if not content["predictions"]:
         return f"Next: `tumble classify {library} --model MODEL`."
     return f"Next: `tumble report {library}`."
+
+
+reproduce_commands.register(app)
 
 
 def main() -> None:

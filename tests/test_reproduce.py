@@ -1,0 +1,480 @@
+"""`tumble reproduce`: what its studies compute, what they keep, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tumble.cli import app
+from tumble.datasets import make_cards
+from tumble.errors import ConfigError
+from tumble.paper import draw, fig2, fig4, fig5, films, sweeps
+from tumble.paper import run as paper_run
+from tumble.paper.data import Agglomerates, Cards, Gold, cards_test
+from tumble.paper.lab import Lab
+from tumble.paper.methods import BASELINES, Fit, parameters, steps
+from tumble.paper.names import METHOD_TITLES, STUDY_TITLES
+from tumble.paper.outcome import Comparison
+from tumble.paper.run import STUDIES, reproduce
+from tumble.paper.sizes import FULL, QUICK
+from tumble.paper.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from tumble.fit import EpochReport
+
+_DEFAULT = {"max_epochs": 1, "batch_size": 16, "labelled_batch_size": 8, "encoder_channels": [8], "hidden": 16}
+TINY = replace(
+    QUICK,
+    n_labelled=4,
+    n_unlabelled=8,
+    n_test=6,
+    angles_deg=(60, 180),
+    label_counts=(2, 4),
+    grid_angles_deg=(0.0, 60.0),
+    grid_shears_deg=(0.0, 30.0),
+    n_cell=2,
+    noise=(0.0, 1.0),
+    densities=(0.0, 0.1),
+    intensities=(0.5, 1.0),
+    agglomerates=(8, 7, 7, 7),
+    gold_labels=2,
+    gold_unlabelled=60,
+    gold_test=40,
+    traversal=3,
+    film_grid=2,
+    film_points=16,
+    paper={"max_epochs": 2, "hidden": 8, "batch_size": 16},
+    default=_DEFAULT,
+    crops=_DEFAULT,
+    trees={"forest": {"n_estimators": 4}, "boosting": {"max_iter": 1}},
+)
+CARDS = Cards(60.0, 4, 8, 6, 0)
+
+
+def lab(folder: Path, **changes: Any) -> Lab:
+    given: dict[str, Any] = {"seed": 0, "methods": tuple(METHOD_TITLES), "device": "cpu", **changes}
+    return Lab(folder, given.pop("sizes", TINY), **given)
+
+
+# Data
+
+
+def test_labelled_cards_are_upright_and_the_rest_is_not() -> None:
+    split = CARDS.split()
+    labelled = split.y >= 0
+    assert labelled.sum() == 16
+    assert np.array_equal(split.truth[labelled], split.y[labelled])
+    # The same draws with the paper's settings, made directly.
+    upright = make_cards(4, angle=4, translation=0, random_state=910_000)
+    assert np.array_equal(split.X[labelled], upright.X)
+    assert np.array_equal(np.bincount(split.truth[~labelled]), [8, 8, 8, 8])
+
+
+def test_no_test_card_was_seen_in_training() -> None:
+    split = CARDS.split()
+    seen = {image.tobytes() for image in split.X}
+    assert not any(image.tobytes() in seen for image in split.X_test)
+
+
+def test_seed_changes_every_part_of_the_cards() -> None:
+    one, other = CARDS.split(), replace(CARDS, seed=1).split()
+    assert not np.array_equal(one.X[:16], other.X[:16])
+    assert not np.array_equal(one.X[16:], other.X[16:])
+    assert not np.array_equal(one.X_test, other.X_test)
+
+
+def test_unlabelled_agglomerates_are_the_test() -> None:
+    split = Agglomerates((8, 7, 6, 5), 3, 0).split()
+    assert np.array_equal(np.bincount(split.y[split.y >= 0]), [3, 3, 3, 3])
+    assert np.array_equal(np.bincount(split.y_test), [5, 4, 3, 2])
+    assert np.array_equal(split.X_test, split.X[split.y < 0])
+
+
+def test_gold_is_trained_left_and_tested_right() -> None:
+    split = Gold(2, 30, 25, 0).split()
+    assert split.X.dtype == np.uint8
+    assert (split.y >= 0).sum() == 8
+    assert len(split.X) == 38
+    assert len(split.X_test) == 25
+    labelled = {image.tobytes() for image in split.X[split.y >= 0]}
+    assert not any(image.tobytes() in labelled for image in split.X_test)
+
+
+def test_full_sizes_are_the_published_ones() -> None:
+    assert (FULL.n_labelled, FULL.n_unlabelled, FULL.n_test) == (200, 3000, 1000)
+    assert FULL.agglomerates == (304, 93, 49, 31)
+    assert len(FULL.grid_angles_deg) == len(FULL.grid_shears_deg) == 16
+    assert FULL.paper == FULL.default == {}
+
+
+# Methods
+
+
+def test_published_method_is_left_as_it_is() -> None:
+    chosen = parameters(Fit("paper-ss-rvae", CARDS), FULL)
+    assert chosen == {"method": "paper", "invariances": ["rotation", "translation"]}
+    assert parameters(Fit("paper-ss-vae", CARDS), FULL)["invariances"] == []
+
+
+def test_steps_are_those_of_the_fit() -> None:
+    split = Cards(60.0, 200, 300, 1, 0).split()
+    # 1,200 unlabelled cards in batches of 64, for 100 epochs.
+    assert steps(Fit("paper-ss-rvae", CARDS), FULL, split) == 100 * 19
+    assert steps(Fit("ss-rvae", CARDS), TINY, split) == 125
+    assert steps(Fit("tree", CARDS), TINY, split) == 0
+
+
+def test_titles_drop_the_labels() -> None:
+    assert Fit("paper-ss-vae", CARDS, supervised=False).title == "VAE as published"
+
+
+# Numbers
+
+
+def test_factor_correlations_find_the_factor() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 50)
+    scale, shear = rng.uniform(1, 1.3, 100), rng.normal(size=100)
+    z = np.stack([-(scale**3), rng.normal(size=100)], axis=1)
+    found = sweeps.factor_correlations(z, truth, truth, {"scale": scale, "shear": shear})
+    assert found["scale"]["z1"] == pytest.approx([1, 1])
+    assert max(found["scale"]["z2"] + found["shear"]["z1"]) < 0.5
+    # Nothing is said of a class that is never recognised.
+    assert sweeps.factor_correlations(z, 1 - truth, truth, {"scale": scale})["scale"]["z1"] == [0.0, 0.0]
+
+
+def test_separability_is_one_for_classes_apart_and_chance_for_none() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2, 3], [200, 60, 40, 20])
+    apart = rng.normal(size=(320, 2)) * 0.1 + truth[:, np.newaxis]
+    assert fig5.separability(apart, truth) > 0.98
+    assert fig5.separability(rng.normal(size=(320, 2)), truth) == pytest.approx(0.25, abs=0.1)
+
+
+def test_reconstruction_error_is_per_class() -> None:
+    X = np.zeros((3, 2, 2), dtype=np.uint8)
+    drawn = np.stack([np.zeros((2, 2)), np.full((2, 2), 0.5), np.full((2, 2), 0.1)])
+    found = fig5.reconstruction_error(X, drawn, np.array([0, 1, 0]), ("a", "b"))
+    assert found == pytest.approx({"a": np.sqrt(0.005), "b": 0.5})
+
+
+def test_accuracy_of_a_cell_is_that_of_its_cards(tmp_path: Path) -> None:
+    one = lab(tmp_path)
+    fit = sweeps.main_fit(one, "forest")
+    X, y = cards_test(TINY.n_test, 0, noise=1.0)
+    rows = [[{"noise": 0.0}], [{"noise": 1.0}]]
+    found = fig4.accuracies(one, {"forest": fit}, "noise", rows, n=TINY.n_test, own_seeds=False)
+    assert found["forest"][1] == pytest.approx([np.mean(one.fitted(fit).predict(X) == y)])
+
+
+def test_cells_of_a_map_have_cards_of_their_own(tmp_path: Path) -> None:
+    class Copycat:
+        def __init__(self) -> None:
+            self.seen: list[bytes] = []
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            self.seen.append(X.tobytes())
+            return np.zeros(len(X))
+
+    def cards_seen(folder: Path, own_seeds: bool) -> int:
+        one, copycat = lab(folder), Copycat()
+        one.fitted = lambda fit: copycat  # type: ignore[method-assign]
+        rows = [[{"angle": 60.0}, {"angle": 60.0}], [{"angle": 60.0}]]
+        found = fig4.accuracies(one, {"tree": Fit("tree", CARDS)}, "", rows, n=2, own_seeds=own_seeds)
+        # Always the first class: right for one card in four.
+        assert found == {"tree": [[0.25, 0.25], [0.25]]}
+        return len(set(copycat.seen))
+
+    assert cards_seen(tmp_path / "a", True) == 3
+    assert cards_seen(tmp_path / "b", False) == 1
+
+
+def test_comparison_says_what_is_missing() -> None:
+    line = Comparison("accuracy", "0.865", {"a": None, "b": 0.5}).line()
+    assert line == "accuracy: published 0.865; measured: a none, b 0.5"
+
+
+# Drawing
+
+
+def test_tiles_put_each_image_in_its_place() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1).repeat(4, 2).repeat(5, 3)
+    whole = draw.tiles(images, gap=2)
+    assert whole.shape == (2 * 4 + 2, 3 * 5 + 2 * 2)
+    for row in range(2):
+        for column in range(3):
+            part = whole[row * 6 : row * 6 + 4, column * 7 : column * 7 + 5]
+            assert part == pytest.approx(np.full((4, 5), (3 * row + column) / 255))
+    assert (whole[4:6] == 1).all()
+
+
+def test_examples_are_blank_where_a_class_has_too_few() -> None:
+    X = np.arange(1, 4, dtype=float)[:, np.newaxis, np.newaxis] * np.ones((3, 2, 2))
+    picked = fig2.examples(X, np.array([1, 0, -1]), 2, 2)
+    assert picked[:, :, 0, 0].tolist() == [[2, 0], [1, 0]]
+
+
+def test_key_frames_have_first_and_last() -> None:
+    def shot(epoch: int) -> Snapshot:
+        return Snapshot(epoch, np.zeros((1, 1, 1, 1, 1), np.uint8), np.zeros((1, 2)), np.zeros(1, int), 0.0)
+
+    epochs = [s.epoch for s in films.key_frames([shot(e) for e in range(1, 101)], 4)]
+    assert epochs == [1, 5, 22, 100]
+    assert [s.epoch for s in films.key_frames([shot(1)], 4)] == [1]
+
+
+def test_film_palette_has_the_colours() -> None:
+    palette = draw.film_palette(["#D55E00", "#0072B2"])
+    assert palette.shape == (256, 3)
+    assert [0xD5, 0x5E, 0x00] in palette.tolist()
+    assert [0, 0, 0] in palette.tolist()
+
+
+# What is kept
+
+
+def test_a_measurement_is_made_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> dict[str, Any]:
+        calls.append(1)
+        return {"value": np.float64(0.5), "missing": float("nan")}
+
+    first = lab(tmp_path)
+    assert first.cell({"a": (1, 2)}, work) == {"value": 0.5, "missing": None}
+    assert lab(tmp_path).cell({"a": [1, 2]}, work) == {"value": 0.5, "missing": None}
+    assert len(calls) == 1
+    first.cell({"a": [1, 3]}, work)
+    assert len(calls) == 2
+    forced = lab(tmp_path, force=True)
+    forced.cell({"a": [1, 2]}, work)
+    forced.cell({"a": [1, 2]}, work)
+    assert len(calls) == 3
+
+
+def test_damaged_measurements_are_named_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "cells.json"
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=r"cells\.json: is damaged"):
+        lab(tmp_path)
+    assert path.read_text() == "{"
+
+
+def test_a_model_is_trained_once_and_again_if_damaged(tmp_path: Path) -> None:
+    fit, X = Fit("ss-rvae", CARDS), CARDS.split().X_test
+    epochs: list[EpochReport] = []
+    first = lab(tmp_path, epoch=epochs.append)
+    assert first.missing([fit, fit, Fit("tree", CARDS)]) == [fit]
+    expected = first.fitted(fit).predict_proba(X)
+    assert len(epochs) == 1
+    second = lab(tmp_path, epoch=epochs.append)
+    assert second.missing([fit]) == []
+    assert second.fitted(fit).predict_proba(X) == pytest.approx(expected, abs=1e-6)
+    assert len(epochs) == 1
+    (weights,) = tmp_path.glob("models/*/model/weights.safetensors")
+    weights.write_bytes(b"")
+    assert lab(tmp_path, epoch=epochs.append).fitted(fit).predict_proba(X) == pytest.approx(expected, abs=1e-6)
+    assert len(epochs) == 2
+
+
+def test_other_settings_are_another_model(tmp_path: Path) -> None:
+    fit = Fit("ss-rvae", CARDS)
+    lab(tmp_path).fitted(fit)
+    longer = replace(TINY, default={**_DEFAULT, "max_epochs": 2})
+    assert lab(tmp_path, sizes=longer).missing([fit]) == [fit]
+    assert lab(tmp_path).missing([replace(fit, source=replace(CARDS, seed=1))])
+
+
+def test_a_fit_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    fit, X = Fit("paper-ss-vae", CARDS, filmed=True), CARDS.split().X_test
+    unbroken = lab(tmp_path / "unbroken").fitted(fit).predict_proba(X)
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        lab(tmp_path / "broken", epoch=cut).fitted(fit)
+    epochs: list[int] = []
+    again = lab(tmp_path / "broken", epoch=lambda report: epochs.append(report.epoch))
+    assert again.fitted(fit).predict_proba(X) == pytest.approx(unbroken, abs=1e-6)
+    assert epochs == [2]
+    # The first frame is from before the cut.
+    assert [shot.epoch for shot in again.snapshots(fit).all()] == [1, 2]
+
+
+def test_snapshots_agree_with_the_model(tmp_path: Path) -> None:
+    one = lab(tmp_path)
+    fit = Fit("ss-rvae", CARDS, filmed=True)
+    last = one.snapshots(fit).all()[-1]
+    split, model = CARDS.split(), one.fitted(fit)
+    assert last.z == pytest.approx(model.transform(split.X_test[:16]), abs=1e-5)
+    assert last.accuracy == pytest.approx(model.score(split.X_test[:16], split.y_test[:16]))
+    assert last.manifold.shape == (4, 2, 2, 48, 48)
+
+
+# Whole studies
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("paper")
+    return folder, reproduce("all", folder, sizes=TINY, device="cpu")
+
+
+def test_all_studies_have_a_title() -> None:
+    assert list(STUDIES) == list(STUDY_TITLES)
+    assert set(draw.METHOD_STYLES) == set(METHOD_TITLES)
+
+
+@pytest.mark.parametrize("study", STUDY_TITLES)
+def test_study_writes_figures_and_numbers(everything: tuple[Path, dict[str, dict[str, Any]]], study: str) -> None:
+    folder, results = everything
+    content = json.loads((folder / study / "result.json").read_text())
+    assert content == results[study]
+    assert content["quick"] is True
+    assert "numbers mean nothing" in content["note"]
+    assert content["machine"]["torch"]
+    assert content["seed"] == 0
+    assert content["values"]
+    assert all("published" in compared["line"] for compared in content["comparison"])
+    assert content["comparison"]
+    assert {Path(name).suffix for name in content["files"]} >= {".png", ".svg"}
+    for name in content["files"]:
+        if name.endswith(".svg"):
+            assert (folder / study / name).read_text().rstrip().endswith("</svg>")
+        else:
+            with Image.open(folder / study / name) as image:
+                image.load()
+                assert min(image.size) > 300
+    assert not list((folder / study).glob(".part*"))
+
+
+def test_methods_stand_side_by_side(everything: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, results = everything
+    assert list(results["fig3"]["values"]["accuracy"]) == list(METHOD_TITLES)
+    assert set(results["s3"]["values"]) == {"agglomerates", "gold"}
+    assert set(results["s3"]["values"]["gold"]) == {*BASELINES, "paper-ss-rvae", "ss-rvae"}
+    assert set(results["fig5"]["values"]["gold"]) == {
+        "VAE as published",
+        "rVAE as published",
+        "VAE of tumble",
+        "rVAE of tumble",
+        "PCA",
+    }
+
+
+def test_studies_share_their_models(everything: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, results = everything
+    at_60 = results["fig3"]["values"]["scores"]["ss-rvae, 60 deg"]
+    assert at_60 == results["s2"]["values"]["cards"]["ss-rvae"]
+    assert at_60 == results["labels"]["values"]["scores"]["ss-rvae, 4 per class"]
+
+
+def test_film_has_a_frame_per_epoch(everything: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, results = everything
+    with Image.open(folder / "films" / "film-paper-ss-rvae.gif") as film:
+        assert getattr(film, "n_frames", 1) == 2
+    assert results["films"]["values"]["paper-ss-rvae"]["epoch"] == [1, 2]
+
+
+def test_a_second_run_trains_nothing(everything: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, results = everything
+    epochs: list[EpochReport] = []
+    estimates: list[float] = []
+    again = reproduce("s2", folder, sizes=TINY, device="cpu", callback=epochs.append, announce=estimates.append)
+    assert not epochs
+    assert estimates == [0.0]
+    assert again["s2"]["values"] == results["s2"]["values"]
+
+
+def test_estimate_comes_before_training(tmp_path: Path) -> None:
+    order: list[str] = []
+    reproduce(
+        "s2",
+        tmp_path,
+        sizes=replace(TINY, quick=False),
+        methods=["ss-vae"],
+        device="cpu",
+        callback=lambda _: order.append("epoch"),
+        announce=lambda seconds: order.append("estimate" if seconds > 0 else "nothing"),
+    )
+    assert order[0] == "estimate"
+    assert "epoch" in order
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "fig9"}, "'fig9': no such study"),
+        ({"methods": ["magic"]}, "'magic': no such method"),
+        ({"name": "films", "methods": ["tree"]}, "films compares others"),
+        ({"device": "abacus"}, "device='abacus'"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        reproduce(**{"name": "s2", "out": tmp_path, "sizes": TINY, **given})
+    assert not list(tmp_path.glob("*/result.json"))
+
+
+def test_out_must_be_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        reproduce("fig2", path, sizes=TINY)
+    assert path.read_text() == "mine"
+
+
+def test_quick_results_never_replace_full_ones(tmp_path: Path) -> None:
+    (tmp_path / "fig2").mkdir()
+    result = tmp_path / "fig2" / "result.json"
+    result.write_text('{"quick": false}')
+    with pytest.raises(ConfigError, match="holds full results"):
+        reproduce("fig2", tmp_path, sizes=TINY)
+    assert result.read_text() == '{"quick": false}'
+
+
+@pytest.mark.parametrize("name", ["result.json", "notes.txt"])
+def test_what_no_study_made_is_left(tmp_path: Path, name: str) -> None:
+    (tmp_path / "fig2").mkdir()
+    (tmp_path / "fig2" / name).write_text("mine")
+    with pytest.raises(ConfigError, match="nothing was changed"):
+        reproduce("fig2", tmp_path, sizes=TINY)
+    assert (tmp_path / "fig2" / name).read_text() == "mine"
+
+
+# Command
+
+
+def test_command_makes_a_quick_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_run, "QUICK", TINY)
+    arguments = ["reproduce", "fig6", "--out", str(tmp_path), "--quick", "--methods", "ss-rvae", "--device", "cpu"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "QUICK RUN" in done.stdout
+    assert "published above 0.6" in done.stdout
+    content = json.loads((tmp_path / "fig6" / "result.json").read_text())
+    assert content["command"] == "tumble reproduce fig6 --out DIR --quick --methods ss-rvae"
+    assert sorted(path.name for path in (tmp_path / "fig6").iterdir()) == sorted([*content["files"], "result.json"])
+
+
+def test_command_explains_an_error_in_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["reproduce", "fig9", "--out", str(tmp_path / "new")])
+    assert done.exit_code == 2
+    assert "no such study" in done.stderr
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "new").exists()
