@@ -56,13 +56,15 @@ nb_code_prompt_show = "Show the code ({type})"
 nb_code_prompt_hide = "Hide the code ({type})"
 
 # Reference
-autosummary_generate = True
+# Named one by one: a page that is new since the last build would otherwise be overlooked.
+autosummary_generate = sorted(f"api/{path.name}" for path in (HERE / "api").glob("*.md"))
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 python_maximum_signature_line_length = 88
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 # Output
 html_theme = "pydata_sphinx_theme"
