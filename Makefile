@@ -1,17 +1,19 @@
-# Two commands do everything on a machine with Python 3.11 (or later) and make:
+# Three commands do everything on a machine with Python 3.11 (or later) and make:
 #   make demo   environment, install, the whole way on the bundled micrograph
 #   make test   environment, install, all checks
+#   make docs   environment, install, the documentation
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format docs clean
 
 help:
 	@echo "make demo   install into $(VENV) and build a particle library from the bundled micrograph"
 	@echo "make test   install into $(VENV) and run all checks"
+	@echo "make docs   build the documentation into docs/_build/html (TUMBLE_QUICK=1: tutorials in a short version)"
 	@echo "make lint   only the static checks: ruff, pyright, import layers"
 	@echo "make format rewrite the sources in the project's format"
 	@echo "make clean  remove $(VENV) and everything the commands above made"
@@ -35,6 +37,10 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps pyroved==0.3.0
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.docs: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
+
 demo: $(VENV)/.installed
 	$(BIN)/tumble demo --out $(OUT)
 
@@ -47,9 +53,14 @@ lint: $(VENV)/.test
 test: lint
 	$(BIN)/python -m pytest
 
+# Warnings are errors; the outputs of the tutorials are kept in docs/_build and made again where a tutorial changes.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+	@echo "The documentation: docs/_build/html/index.html"
+
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OUT) docs/_build docs/_generated docs/api/generated build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

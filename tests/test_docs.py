@@ -1,0 +1,270 @@
+"""What the documentation tells people to type is typed here, its notebooks are run, and its pages are built."""
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from helpers_pipeline import make_library
+from nbclient import NotebookClient
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import tumble
+from tumble.cli import app
+from tumble.datasets import make_cards
+from tumble.estimators import base
+from tumble.library import Library
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
+# The code of architecture.md is signatures, not examples; the README has a test of its own.
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if not {"_build", "_generated", "generated"} & set(path.parts) and path.name != "architecture.md"
+)
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.M | re.S)
+
+sys.path.insert(0, str(DOCS / "_ext"))
+generated_pages = import_module("generated_pages")
+
+
+def blocks(text):
+    return [(found[1], found[2]) for found in BLOCK.finditer(text)]
+
+
+def subprocess_environment():
+    """Two processes on two cores would only wait for each other's threads."""
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """The files that the pages speak of, small; fits are one epoch long."""
+    monkeypatch.chdir(tmp_path)
+    full_length = base.fit_config
+    monkeypatch.setattr(base, "fit_config", lambda *args: dataclasses.replace(full_length(*args), max_epochs=1))
+    for prefix, seed in (("", 0), ("test-", 1)):
+        cards = make_cards(12, random_state=seed)
+        np.save(f"{prefix}images.npy", np.rint(255 * cards.X[:, ::2, ::2]).astype(np.uint8))
+        np.save(f"{prefix}labels.npy", cards.y if prefix else np.where(np.arange(48) < 32, cards.y, -1))
+    with Library(make_library(tmp_path)) as library:
+        ids = library.particles()["area_px"].sort_values().index
+    labels = {"particle_id": [*ids[:6], *ids[-6:]], "label": ["disc"] * 6 + ["pair"] * 6}
+    pd.DataFrame(labels).to_csv("labels.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))], ids=lambda page: page.stem
+)
+def test_the_examples_of_a_page_run_one_after_the_other(page, workspace):
+    names = {}
+    for language, code in blocks(page.read_text(encoding="utf-8")):
+        file = re.match(r"# (\w+\.py)\n", code)
+        if language == "sh":
+            for line in code.strip().splitlines():
+                type_command(shlex.split(line))
+        elif file:
+            Path(file[1]).write_text(code, encoding="utf-8")
+        else:
+            exec(compile(code, str(page), "exec"), names)
+    if page.name == "torchrun.md":
+        assert Path("together/weights.safetensors").exists()
+    if page.name == "label.md":
+        with Library("particles.db") as library:
+            assert set(library.label_history()["author"]) == {"painter", "ada"} | {tumble_user()}
+
+
+def tumble_user():
+    from tumble.cli import _user
+
+    return _user()
+
+
+def type_command(words):
+    """Run a command as a reader would; what would install, or take minutes, is checked for what it names."""
+    match words:
+        case ["tumble", "demo", *_]:
+            parse(words)  # tests/test_demo.py runs it
+        case ["tumble", *arguments]:
+            outcome = CliRunner().invoke(app, arguments)
+            assert outcome.exit_code == 0, f"{words}\n{outcome.output}"
+        case ["torchrun", *arguments]:
+            launcher = ["-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+            command = [sys.executable, *launcher, *arguments]
+            done = subprocess.run(command, env=subprocess_environment(), capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        case ["python", "-m", "pip", "install", what]:
+            check_install(what)
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+        case ["python", "-m", module]:
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+        case _:
+            pytest.fail(f"no test knows how to check the command {words}")
+
+
+def check_install(what):
+    if what.startswith("torch"):
+        assert f"install --quiet {what}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        return
+    wanted = re.fullmatch(r"\.(?:\[([\w,]+)\])?", what)
+    assert wanted, what
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set((wanted[1] or "all").split(",")) <= set(known)
+
+
+def parse(words):
+    """Let the command line read its arguments, and do no more."""
+    command, arguments = get_command(app), words[1:]
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    command.make_context(words[0], arguments)
+
+
+def test_a_wrong_command_is_noticed():
+    with pytest.raises(BaseException, match="no-such-option"):
+        parse(["tumble", "demo", "--no-such-option", "1"])
+    with pytest.raises(AssertionError):
+        check_install(".[no-such-extra]")
+    with pytest.raises(pytest.fail.Exception):
+        type_command(["tumbl", "extract"])
+
+
+# --- generated pages ------------------------------------------------------------------------------------------------
+
+
+def test_all_commands_are_described_and_their_examples_can_be_read():
+    text = generated_pages.command_line()
+    for name in get_command(app).commands:
+        assert f"## `tumble {name}`" in text
+    assert "[bold]" not in text
+    examples = re.findall(r"Example: `(tumble [^`]*)`", text)
+    assert len(examples) >= 8
+    for line in examples:
+        parse(shlex.split(line))
+
+
+def test_benchmark_tables_give_mean_and_range_and_where_they_come_from(tmp_path):
+    def row(seed, accuracy, date):
+        return {
+            "method": "a|b",
+            "seed": seed,
+            "accuracy": accuracy,
+            "recall": {"x": accuracy},
+            "measured": {"date": date},
+        }
+
+    rows = [row(0, 0.5, "2026-01-02T00:00:00"), row(1, 0.7, None), {"method": "c", "crops_per_second": 1234.5}]
+    content = {"environment": {"processor": "P", "threads": 2}, "rows": rows, "settings": {"k": 1}}
+    (tmp_path / "some_name.json").write_text(json.dumps(content))
+    (tmp_path / "other.json").write_text("[1, 2]")
+    text = generated_pages.benchmarks(tmp_path, tmp_path)
+    assert text.startswith("## Some name\n")
+    assert "| a\\|b | 0.600<br>(0.500 – 0.700) | x: 0.600 |  | 2 |" in text
+    assert "| c |  |  | 1,234 | 1 |" in text
+    assert "P (2 threads), on 2026-01-02; 2 of 3 rows carry no date; seeds 0, 1." in text
+    assert "Other" not in text
+
+
+def test_a_checkout_without_results_builds_too(tmp_path):
+    assert "No results" in generated_pages.benchmarks(tmp_path / "missing", tmp_path)
+
+
+def test_the_stored_results_are_all_shown():
+    text = generated_pages.benchmarks(DOCS / "results", ROOT / "benchmarks")
+    for path in (DOCS / "results").glob("*.json"):
+        if "rows" in json.loads(path.read_text(encoding="utf-8")):
+            assert f"## {path.stem.replace('_', ' ').capitalize()}\n" in text
+
+
+def test_extras_are_listed_with_what_they_are_for():
+    table = generated_pages.extras(ROOT / "pyproject.toml").splitlines()[2:]
+    assert table
+    assert all(re.fullmatch(r"\| `\w+` \| [^|]+ \| `[^|]+` \|", line) for line in table), table
+
+
+# --- reference ------------------------------------------------------------------------------------------------------
+
+MODULES = ("datasets", "metrics", "baselines", "library", "micrograph", "particles", "pipeline", "fit", "errors")
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    named = set(re.findall(r"^   (\w+)$", text, flags=re.M))
+    public = {name for module in MODULES for name in import_module(f"tumble.{module}").__all__}
+    public |= set(tumble.__all__) - {"__version__", "datasets", "errors"}
+    # A name for a type of callable has no page of its own.
+    assert public - named == {"ProgressCallback"}
+
+
+# --- tutorials ------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_tutorials():
+    assert {path.stem for path in NOTEBOOKS} == {"cards", "gold", "own-images", "microscope", "limits"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_output(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.M))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the kernel, on its connection
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUMBLE_QUICK", "1")
+    for name, value in subprocess_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output.data for output in outputs if "data" in output]
+    assert any("image/png" in data for data in shown)
+    assert all("image/png" in data for data in shown if data.get("text/plain", "").startswith("<Figure"))
+    # A warning that a reader would see is one to mend.
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+# --- the site -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path):
+    environment = {**subprocess_environment(), "TUMBLE_DOCS_EXECUTE": "off"}
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
+    done = subprocess.run(
+        [*command, str(DOCS), str(tmp_path / "html")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "html" / "tutorials" / "cards.html").read_text(encoding="utf-8")
+    assert "_notebooks/cards.ipynb" in page
+    assert (tmp_path / "html" / "_notebooks" / "cards.ipynb").exists()
