@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -189,8 +190,17 @@ def _extract_file(
             path, int(known.index[0]), int(known["n_particles"].iloc[0]), added=False, notes=micrograph.notes
         )
     particles = ready[1] if ready else extract_particles(micrograph, **asdict(options))
-    micrograph_id = library.add_micrograph(micrograph, particles)
+    micrograph_id = library.add_micrograph(micrograph, particles, file_hash=_file_hash(path))
     return ExtractedFile(path, micrograph_id, len(particles), added=True, notes=micrograph.notes)
+
+
+def _file_hash(path: str) -> str | None:
+    """Return the SHA-256 of a file, None where the path names no single file (an image within one, a folder)."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def _with_context(error: TumbleError, path: str, done: int, total: int) -> TumbleError:
