@@ -101,6 +101,7 @@ class Library(Questions):
             return known
         row = images.micrograph_row(micrograph, particles, file_hash)  # the slow part, before others are locked out
         with self._database.writing() as connection:
+            images.lock_content(connection, micrograph.content_hash)
             found = images.find_micrograph(connection, micrograph.content_hash)
             if found is not None:  # another process was faster
                 return int(found.id)

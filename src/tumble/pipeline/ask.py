@@ -227,6 +227,8 @@ def _measured_confusion(library: Library, name: str) -> tuple[npt.NDArray[np.int
         winners = np.asarray(predictions.classes, dtype=object)[predictions.probabilities.argmax(axis=1)]
         both = pd.DataFrame({"truth": library.current_labels()}).join(pd.Series(winners, ids, name="said"), how="inner")
         both = both.loc[~both.index.isin(record.labelled_particle_ids) & both["truth"].isin(record.classes)]
+        if both.empty:
+            return None, "no particle has a label that the fit did not use"
         matrix = confusion(both["truth"].to_numpy(str), both["said"].to_numpy(str), classes=list(record.classes))
         where = "labels that the fit did not use"
     few = [f"{key} {n}" for key, n in zip(record.classes, matrix.sum(axis=1), strict=True) if n < MIN_TESTED]

@@ -1,0 +1,1 @@
+"""Groups of commands beside those of the usual way; each module registers its own."""
