@@ -170,11 +170,14 @@ def main(argv: list[str] | None = None) -> None:
     """Kill as often as asked for, in turns over the steps."""
     parser = common.arguments("faults_kill", __doc__)
     parser.add_argument("--kills", type=int, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="which (default: all)")
     options = common.parse(parser, argv)
     record = common.Record(options.out, since=options.since)
     torch.set_num_threads(1)
     kills = min(options.kills, 10) if options.quick else options.kills
     for number, step in enumerate(STEPS):
+        if step not in options.steps:
+            continue
         seeds = range(number, kills, len(STEPS))
         cases = [common.with_options({"step": step, "seed": seed}, options, uses_settings=False) for seed in seeds]
         if all(record.has(case) for case in cases):
