@@ -234,3 +234,13 @@ def test_counts_by_micrograph_are_those_of_the_table(library):
             counts.loc[micrograph, name]
             == ((frame["micrograph_id"] == micrograph) & (frame["predicted"] == name)).sum()
         )
+
+
+def test_the_report_takes_the_newest_model_that_has_predictions(library):
+    from tumble.report.data import collect
+
+    assert library.predicting_model() == "second"
+    data = collect(library)
+    assert data.record is not None
+    assert data.record.name == "second"
+    assert data.has_predictions
