@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that ``tumble --help`` answer
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -18,8 +17,11 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
+from tumble.commands import export as export_commands
 from tumble.commands import extract as extract_commands
+from tumble.commands import query as query_commands
 from tumble.commands import reproduce as reproduce_commands
+from tumble.commands.shared import user_name
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
 
@@ -146,7 +148,7 @@ def label(
     from tumble.library import Library
     from tumble.pipeline import label_from_csv, label_from_mask, parse_class_names
 
-    author = author or _user()
+    author = author or user_name()
     with Library(library) as opened:
         if csv is not None:
             n_labels = label_from_csv(opened, csv, author=author)
@@ -159,13 +161,6 @@ def label(
     result(f"{n_labels} labels stored by {author}.")
     result("Labelled now: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     note(f"Next: `tumble fit {library} --model model`.")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have no name
-        return "unknown"
 
 
 @app.command()
@@ -236,11 +231,13 @@ def classify(
     library: opt.LibraryArgument,
     model: opt.ModelOption,
     name: Annotated[str | None, typer.Option(help="Name of the model in the library, if it is new there.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also particles that this very model has classified.")] = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Predict class, latent factors and pose of every particle of a library.
 
-    The model may have been fitted to another library with crops of the same size.
+    The model may have been fitted to another library with crops of the same size. What it has classified is kept: after
+    an interruption, or when images were added, only the rest is done.
 
     Example: [bold]tumble classify particles.db --model model[/bold]
     """
@@ -250,7 +247,7 @@ def classify(
         from tumble.pipeline import classify_library
 
         with Library(library) as opened:
-            done = classify_library(opened, model, model_name=name, progress=display.advance)
+            done = classify_library(opened, model, model_name=name, again=again, progress=display.advance)
     result(f"{done.n_particles} particles classified by {done.model_name!r}:")
     for class_name, count in done.counts.items():
         result(f"  {class_name}: {count}")
@@ -318,6 +315,8 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
     return f"Next: `tumble report {library}`."
 
 
+query_commands.register(app)
+export_commands.register(app)
 reproduce_commands.register(app)
 
 

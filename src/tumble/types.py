@@ -117,12 +117,16 @@ class Predictions:
         Posterior mean of z given the most probable class.
     pose : Pose
         Posterior mean pose given the most probable class.
+    novelty : ndarray of shape (n,), or None
+        How unlike the labelled classes each particle is, in this model's own scale; None where the model has no such
+        score.
     """
 
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     latent: npt.NDArray[np.float32]
     pose: Pose
+    novelty: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)

@@ -28,10 +28,13 @@ BUSY_TIMEOUT_S = 30.0
 #: Where Alembic finds the revisions: a folder of this package.
 MIGRATIONS = "tumble.library:migrations"
 
+#: Any number that no other program uses for its advisory locks.
+_UPGRADE_LOCK = 0x74756D626C65
+
 _UNCHANGED = "Nothing of this step was stored; what the library held before is unchanged."
 
-# What SQLite says -> what it means and what to do. The first match counts.
-_SQLITE_MESSAGES = (
+# What the database says -> what it means and what to do. The first match counts.
+_MESSAGES = (
     ("database or disk is full", "the disk is full. Free some space and run the step again."),
     ("database is locked", "another process is writing to it. Run the step again when that one is done."),
     (
@@ -45,6 +48,17 @@ _SQLITE_MESSAGES = (
     ),
     ("file is not a database", "this file is not a tumble library (not an SQLite database). Check the path."),
     ("malformed", "the file is damaged. Restore it from a backup, or create a new library."),
+    ("no space left on device", "the disk of the server is full. Free some space and run the step again."),
+    ("could not extend file", "the disk of the server is full. Free some space and run the step again."),
+    ("permission denied", "this user may not do that. Ask for the right to read and write its tables."),
+    ("read-only transaction", "the server does not allow writing at present. Run the step again later."),
+    ("authentication failed", "the server refused user name or password. Check the URL."),
+    ("connection refused", "no server answers there. Check host and port of the URL, and whether it runs."),
+    ("could not translate host name", "there is no such host. Check the URL."),
+    ("failed to resolve host", "there is no such host. Check the URL."),
+    ("deadlock detected", "another process was writing to the same rows. Run the step again."),
+    ("server closed the connection", "the server ended the connection. Run the step again when it is back."),
+    ("terminating connection", "the server ended the connection. Run the step again when it is back."),
     ("disk i/o error", "the disk cannot be read or written. Check the disk, its free space and its limits."),
 )
 
@@ -81,6 +95,9 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """Give a connection that sees one consistent state of the library."""
         with self._explained(), self.engine.connect() as connection:
+            if not self._is_sqlite:
+                # PostgreSQL would let each statement see what others have committed since the one before.
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -92,6 +109,10 @@ class Database:
             connection.begin(),
         ):
             yield connection
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
 
     def close(self) -> None:
         """Close all connections; SQLite then folds its write-ahead log into the one file."""
@@ -105,7 +126,7 @@ class Database:
         return sum(part.stat().st_size for part in parts if part.exists())
 
     def _make_engine(self) -> sa.Engine:
-        if self.url.get_backend_name() != "sqlite":
+        if not self._is_sqlite:
             return self._make_server_engine()
         url, arguments = self.url, {"timeout": BUSY_TIMEOUT_S}
         if self.path and _is_read_only(self.path):
@@ -149,6 +170,9 @@ class Database:
             with self._explained(), self.engine.connect() as connection:
                 _use_write_ahead_log(connection)
         with self.writing() as connection:
+            _wait_for_turn(connection)
+            if _stored_revision(connection) == SCHEMA_VERSION:
+                return  # another process was faster
             _upgrade(connection)
         logger.info("%s: schema %s -> %s", self.name, revision or "none", SCHEMA_VERSION)
 
@@ -164,7 +188,7 @@ class Database:
 
     def _explanation(self, error: Exception) -> str:
         cause = getattr(error, "orig", None) or error
-        for fragment, meaning in _SQLITE_MESSAGES:
+        for fragment, meaning in _MESSAGES:
             if fragment in str(cause).lower():
                 return f"{self.name}: {meaning} {_UNCHANGED}"
         return f"{self.name}: the database refused: {cause}. {_UNCHANGED}"
@@ -177,7 +201,9 @@ def _resolve_url(url_or_path: str | Path) -> sa.URL:
     if "://" not in text:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
-        return sa.make_url(text)
+        url = sa.make_url(text)
+        # The driver that the extra brings; the name alone would mean another one in older versions of SQLAlchemy.
+        return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
     except exc.ArgumentError as error:
         raise LibraryError(
             f"{text.split('://')[0]}://...: this is not a database URL. Give a file or an SQLAlchemy URL."
@@ -244,6 +270,12 @@ def _use_write_ahead_log(connection: sa.Connection) -> None:
     dbapi_connection = connection.connection.dbapi_connection
     assert isinstance(dbapi_connection, sqlite3.Connection)
     dbapi_connection.execute("PRAGMA journal_mode = WAL")  # not possible inside a transaction
+
+
+def _wait_for_turn(connection: sa.Connection) -> None:
+    """Let one process at a time make or upgrade the tables; in SQLite the transaction itself does."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:

@@ -24,6 +24,7 @@ from tumble.library.encoding import (
     unpack_array,
     utc_now,
 )
+from tumble.library.fingerprints import difference_hashes, exact_hash
 from tumble.library.measurements import measurement_layout, measurement_rows
 from tumble.library.schema import Json, micrographs, particle_images, particles
 
@@ -37,6 +38,7 @@ __all__ = [
     "insert_micrograph",
     "inserted_id",
     "json_form",
+    "lock_content",
     "micrograph_row",
     "read_crops",
     "read_mask",
@@ -68,7 +70,14 @@ def find_micrograph(connection: sa.Connection, content_hash: str) -> Any | None:
     return connection.execute(query).first()
 
 
-def micrograph_row(micrograph: Micrograph, found: Particles) -> dict[str, Any]:
+def lock_content(connection: sa.Connection, content_hash: str) -> None:
+    """Wait until no other process adds the micrograph of this content; SQLite has but one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        key = int(content_hash[:15], 16)
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+def micrograph_row(micrograph: Micrograph, found: Particles, file_hash: str | None = None) -> dict[str, Any]:
     """Check that the parts fit each other and return the row of the micrograph."""
     n, shape = len(found.table), micrograph.pixels.shape
     if found.mask.shape != shape:
@@ -104,6 +113,7 @@ def micrograph_row(micrograph: Micrograph, found: Particles) -> dict[str, Any]:
         "mask": pack_array(found.mask.astype(np.min_scalar_type(n))),
         "tumble_version": __version__,
         "added_at": utc_now(),
+        "file_hash": file_hash,
     }
 
 
@@ -168,8 +178,10 @@ def inserted_id(connection: sa.Connection, table: sa.Table, row: dict[str, Any])
 
 
 def _particle_rows(micrograph_id: int, found: Particles) -> Iterator[dict[str, Any]]:
+    alike = difference_hashes(found.crops).tolist()
     for i, values in enumerate(measurement_rows(found.table)):
-        yield {"micrograph_id": micrograph_id, "index_in_micrograph": i, **values}
+        hashes = {"crop_hash": exact_hash(found.crops[i].tobytes()), "crop_dhash": alike[i]}
+        yield {"micrograph_id": micrograph_id, "index_in_micrograph": i, **hashes, **values}
 
 
 def unknown_particles(connection: sa.Connection, ids: Sequence[int]) -> list[int]:
@@ -235,7 +247,7 @@ def read_micrographs(connection: sa.Connection) -> pd.DataFrame:
     more = (c.notes, c.extraction, c.added_at, c.dtype, c.crop_side_px, c.intensity_low, c.intensity_high)
     query = (
         sa.select(c.id, *columns, sa.func.coalesce(counts.c.n_particles, 0).label("n_particles"), *more)
-        .add_columns(c.metadata, c.tumble_version)
+        .add_columns(c.metadata, c.tumble_version, c.file_hash)
         .select_from(micrographs.outerjoin(counts, counts.c.micrograph_id == c.id))
         .order_by(c.id)
     )

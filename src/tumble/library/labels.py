@@ -14,9 +14,13 @@ from tumble.errors import InputFileError, LabelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["labels_from_mask", "read_label_csv", "write_label_csv"]
+__all__ = ["LOG_COLUMNS", "labels_from_mask", "read_label_csv", "read_label_log", "write_label_csv", "write_label_log"]
 
 _COLUMNS = ("particle_id", "label")
+
+#: Columns of a log of labels. The content of the micrograph and the number of the particle within it say which object
+#: is meant in any library; `particle_id` counts in the one it came from only.
+LOG_COLUMNS = ("particle_id", "label", "author", "created_at", "content_hash", "index_in_micrograph")
 
 
 def read_label_csv(path: str | Path) -> pd.DataFrame:
@@ -59,6 +63,51 @@ def read_label_csv(path: str | Path) -> pd.DataFrame:
     return _without_repeats(table, path).reset_index(drop=True)
 
 
+def read_label_log(path: str | Path) -> pd.DataFrame | None:
+    """Read a log of labels as :func:`write_label_log` writes it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A comma-separated file in UTF-8.
+
+    Returns
+    -------
+    DataFrame or None
+        All columns as text, empty where there is none; None where the file has not the columns of a log and
+        :func:`read_label_csv` is the one to read it.
+
+    Raises
+    ------
+    InputFileError, LabelError
+        As :func:`read_label_csv`.
+    """
+    path = Path(path)
+    table = _read_text_table(path)
+    if not set(LOG_COLUMNS) <= set(table.columns):
+        return None
+    table = table.loc[:, list(LOG_COLUMNS)].apply(lambda column: column.str.strip())
+    for name in ("particle_id", "index_in_micrograph"):
+        integral = table[name].str.fullmatch(r"\d{1,18}")
+        if not integral.all():
+            row = table.index[~integral][0]
+            raise LabelError(f"{path}, line {row + 2}: {table.at[row, name]!r} is no {name} (an integer).")
+    return table
+
+
+def write_label_log(path: str | Path, log: pd.DataFrame) -> None:
+    """Write labels with who gave them, when, and to which particle of which image.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to be written; an existing one is replaced.
+    log : DataFrame
+        The columns of :data:`LOG_COLUMNS`; a withdrawal has no label.
+    """
+    _write_table(path, log.loc[:, list(LOG_COLUMNS)])
+
+
 def _read_text_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(
@@ -99,7 +148,10 @@ def write_label_csv(path: str | Path, labels: pd.Series) -> None:
     labels : Series
         Labels indexed by particle id.
     """
-    table = pd.DataFrame({"particle_id": labels.index, "label": labels.to_numpy()})
+    _write_table(path, pd.DataFrame({"particle_id": labels.index, "label": labels.to_numpy()}))
+
+
+def _write_table(path: str | Path, table: pd.DataFrame) -> None:
     try:
         table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
     except OSError as error:

@@ -19,7 +19,7 @@ __all__ = ["measurement_layout", "measurement_rows", "read_measurements"]
 
 # Names that :meth:`tumble.library.Library.particles` gives a meaning of its own.
 _POSE = ("angle_rad", "angle_std_rad", "shift_row_px", "shift_col_px", "scale")
-_RESERVED = frozenset(("micrograph_id", "label", "predicted", "probability", *_POSE))
+_RESERVED = frozenset(("micrograph_id", "label", "predicted", "probability", "novelty", *_POSE))
 
 Layout = list[list[str]]
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
+from tumble._version import __version__
 from tumble.errors import LibraryError
 from tumble.library.encoding import (
     float32_from_bytes,
@@ -19,20 +21,26 @@ from tumble.library.encoding import (
     utc_now,
 )
 from tumble.library.images import chunks, inserted_id, some, unknown_particles
-from tumble.library.schema import models, particles, predictions
+from tumble.library.schema import models, particles, predictions, runs
 from tumble.types import ModelRecord, Pose, Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
+    "contingency",
+    "ensure_model",
     "find_model",
     "insert_model",
+    "insert_run",
+    "predicting_model",
     "prediction_columns",
     "read_models",
     "read_predictions",
+    "read_runs",
     "record_from_row",
     "replace_predictions",
+    "unpredicted",
     "update_evaluation",
 ]
 
@@ -115,13 +123,89 @@ def read_models(connection: sa.Connection) -> pd.DataFrame:
     return frame
 
 
+def ensure_model(connection: sa.Connection, record: ModelRecord) -> int:
+    """Return the id of the newest model of this name if it has the same weights, otherwise insert the model."""
+    query = sa.select(models.c.id, models.c.environment).where(models.c.name == record.name)
+    known = connection.execute(query.order_by(models.c.id.desc()).limit(1)).first()
+    weights = record.environment.get("weights_sha256")
+    if known is not None and weights is not None and known.environment.get("weights_sha256") == weights:
+        return int(known.id)
+    return insert_model(connection, record)
+
+
+def insert_run(connection: sa.Connection, model_id: int) -> int:
+    """Note that a model begins to predict, and return the id of the run."""
+    return inserted_id(connection, runs, {"model_id": model_id, "tumble_version": __version__, "started_at": utc_now()})
+
+
+def read_runs(connection: sa.Connection) -> pd.DataFrame:
+    """Return one row per run of a model over the library, oldest first."""
+    counts = sa.select(predictions.c.run_id, sa.func.count().label("n")).group_by(predictions.c.run_id).subquery()
+    query = (
+        sa.select(runs.c.id, models.c.name, runs.c.model_id, runs.c.tumble_version, runs.c.started_at)
+        .add_columns(sa.func.coalesce(counts.c.n, 0).label("n_predictions"))
+        .select_from(runs.join(models).outerjoin(counts, counts.c.run_id == runs.c.id))
+        .order_by(runs.c.id)
+    )
+    names = ("run_id", "model", "model_id", "tumble_version", "started_at", "n_predictions")
+    rows = connection.execute(query).all()
+    frame = pd.DataFrame({name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(names)})
+    return frame.astype(dict.fromkeys(("run_id", "model_id", "n_predictions"), np.int64)).set_index("run_id")
+
+
+def predicting_model(connection: sa.Connection) -> Any | None:
+    """Return the row of the newest model that has predictions and is the newest of its name."""
+    newer = models.alias()
+    query = (
+        sa.select(models)
+        .where(sa.exists().where(predictions.c.model_id == models.c.id))
+        .where(~sa.exists().where(newer.c.name == models.c.name, newer.c.id > models.c.id))
+        .order_by(models.c.id.desc())
+        .limit(1)
+    )
+    return connection.execute(query).first()
+
+
+def unpredicted(connection: sa.Connection, model_name: str, *, without_novelty: bool) -> list[tuple[int, int]]:
+    """Return (micrograph, particle) of those without a prediction, or without its novelty where that is asked."""
+    said = predictions.alias()
+    known = sa.exists().where(
+        said.c.model_id == find_model(connection, model_name).id, said.c.particle_id == particles.c.id
+    )
+    if without_novelty:
+        known = known.where(said.c.novelty.is_not(None))
+    query = sa.select(particles.c.micrograph_id, particles.c.id).where(~known)
+    rows = connection.execute(query.order_by(particles.c.micrograph_id, particles.c.id)).all()
+    return [(int(row[0]), int(row[1])) for row in rows]
+
+
+def contingency(connection: sa.Connection, first: str, second: str) -> pd.DataFrame:
+    """Return how many particles one model (rows) and another (columns) take for each class."""
+    a, b = predictions.alias(), predictions.alias()
+    one, other = find_model(connection, first), find_model(connection, second)
+    query = (
+        sa.select(a.c.class_name, b.c.class_name, sa.func.count())
+        .select_from(a.join(b, a.c.particle_id == b.c.particle_id))
+        .where(a.c.model_id == one.id, b.c.model_id == other.id)
+        .group_by(a.c.class_name, b.c.class_name)
+    )
+    table = pd.DataFrame(
+        0, index=pd.Index(one.classes, name=first), columns=pd.Index(other.classes, name=second), dtype=np.int64
+    )
+    for row, column, n in connection.execute(query):
+        table.loc[row, column] = int(n)
+    return table
+
+
 def update_evaluation(connection: sa.Connection, name: str, evaluation: Mapping[str, Any]) -> None:
     """Replace the evaluation of the newest model of this name."""
     model_id = find_model(connection, name).id
     connection.execute(sa.update(models).where(models.c.id == model_id).values(evaluation=dict(evaluation)))
 
 
-def replace_predictions(connection: sa.Connection, model_name: str, ids: Sequence[int], values: Predictions) -> None:
+def replace_predictions(
+    connection: sa.Connection, model_name: str, ids: Sequence[int], values: Predictions, run_id: int | None = None
+) -> None:
     """Store the predictions of a model, in place of earlier ones for these particles."""
     model = find_model(connection, model_name)
     if tuple(model.classes) != tuple(values.classes):
@@ -134,15 +218,24 @@ def replace_predictions(connection: sa.Connection, model_name: str, ids: Sequenc
     unknown = unknown_particles(connection, ids)
     if unknown:
         raise LibraryError(f"there is no particle with id {some(unknown)} in this library.")
-    for chunk in chunks(ids):
-        connection.execute(
-            sa.delete(predictions).where(predictions.c.model_id == model.id, predictions.c.particle_id.in_(chunk))
-        )
-    for chunk in chunks(_prediction_rows(model.id, ids, values)):
-        connection.execute(sa.insert(predictions), chunk)
+    run_id = insert_run(connection, model.id) if run_id is None else run_id
+    statement = _upsert(connection.dialect.name)
+    for chunk in chunks(_prediction_rows(model.id, run_id, ids, values)):
+        connection.execute(statement, chunk)
 
 
-def _prediction_rows(model_id: int, ids: Sequence[int], values: Predictions) -> Iterator[dict[str, Any]]:
+def _upsert(dialect: str) -> sa.Executable:
+    """Insert or replace in one statement: two processes may store the same predictions at the same time."""
+    inserts = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    if dialect not in inserts:
+        raise LibraryError(f"predictions cannot be stored in a {dialect} database. Use SQLite or PostgreSQL.")
+    insert = inserts[dialect](predictions)
+    key = ("model_id", "particle_id")
+    changed = {column.name: insert.excluded[column.name] for column in predictions.columns if column.name not in key}
+    return insert.on_conflict_do_update(index_elements=key, set_=changed)
+
+
+def _prediction_rows(model_id: int, run_id: int, ids: Sequence[int], values: Predictions) -> Iterator[dict[str, Any]]:
     best = values.probabilities.argmax(axis=1).tolist()
     pose = values.pose
     for i, particle_id in enumerate(ids):
@@ -154,12 +247,20 @@ def _prediction_rows(model_id: int, ids: Sequence[int], values: Predictions) -> 
             "probability": float(values.probabilities[i, best[i]]),
             "probabilities": float32_to_bytes(values.probabilities[i]),
             "latent": float32_to_bytes(values.latent[i]),
-            "angle_rad": float(pose.angle_rad[i]),
-            "angle_std_rad": float(pose.angle_std_rad[i]),
-            "shift_row_px": float(pose.shift_px[i, 0]),
-            "shift_col_px": float(pose.shift_px[i, 1]),
-            "scale": float(pose.scale[i]),
+            "angle_rad": _number(pose.angle_rad[i]),
+            "angle_std_rad": _number(pose.angle_std_rad[i]),
+            "shift_row_px": _number(pose.shift_px[i, 0]),
+            "shift_col_px": _number(pose.shift_px[i, 1]),
+            "scale": _number(pose.scale[i]),
+            "novelty": None if values.novelty is None else _number(values.novelty[i]),
+            "latent_0": _number(values.latent[i, 0]) if values.latent.shape[1] else None,
+            "run_id": run_id,
         }
+
+
+def _number(value: Any) -> float | None:
+    # SQLite stores NaN as NULL; other databases would keep it and sort it above all numbers.
+    return None if np.isnan(value) else float(value)
 
 
 def _prediction_query(model_id: int) -> sa.Select[Any]:
@@ -187,6 +288,7 @@ def read_predictions(connection: sa.Connection, model_name: str | None) -> tuple
         probabilities=float32_from_bytes(b"".join(row.probabilities for row in rows), (n, len(classes))),
         latent=float32_from_bytes(b"".join(row.latent for row in rows), (n, latent_dim)),
         pose=pose,
+        novelty=_float32([row.novelty for row in rows]) if any(row.novelty is not None for row in rows) else None,
     )
     return np.array([row.particle_id for row in rows], dtype=np.int64), found
 
@@ -204,6 +306,6 @@ def prediction_columns(connection: sa.Connection, model_name: str, micrograph_id
         "probability": np.array([row.probability for row in rows], dtype=np.float64),
     }
     data |= {f"latent_{j}": latent[:, j].astype(np.float64) for j in range(latent_dim)}
-    for name in ("angle_rad", "angle_std_rad", "shift_row_px", "shift_col_px", "scale"):
+    for name in ("angle_rad", "angle_std_rad", "shift_row_px", "shift_col_px", "scale", "novelty"):
         data[name] = np.array([getattr(row, name) for row in rows], dtype=object).astype(np.float64)
     return pd.DataFrame(data, index=pd.Index([row.particle_id for row in rows], dtype=np.int64))

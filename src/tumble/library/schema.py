@@ -8,6 +8,9 @@ How the layout was chosen, for libraries of a million particles and more in one 
   those that people search by have an index, with which a range query takes milliseconds. Measurements from
   elsewhere share one JSON column, so that they need no migration. All are merged again when they are read:
   `micrographs.measurements` keeps the names, order and types of a table's columns.
+* A prediction's first latent coordinate has an indexed column beside the vector: the nearest neighbours of a
+  particle lie within a window of it, which needs no other index and is exact, see `neighbours.py`.
+* Labels are never changed or removed. Those given at once are one action; an undo is an action that retracts another.
 * Whatever is only ever read whole (history, evaluation, label image, latent vector) is JSON or a blob.
 """
 
@@ -26,6 +29,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "VERSION_TABLE",
     "Json",
+    "label_actions",
     "labels",
     "metadata",
     "micrographs",
@@ -33,11 +37,12 @@ __all__ = [
     "particle_images",
     "particles",
     "predictions",
+    "runs",
 ]
 
 #: Revisions of the schema, oldest first. They repeat the files in ``migrations/versions`` so that opening an
 #: up-to-date library need not import Alembic.
-KNOWN_REVISIONS = ("0001",)
+KNOWN_REVISIONS = ("0001", "0002")
 
 #: The revision that this version of `tumble` writes.
 SCHEMA_VERSION = KNOWN_REVISIONS[-1]
@@ -131,6 +136,7 @@ micrographs = sa.Table(
     sa.Column("mask", sa.LargeBinary, nullable=False),  # label image, see encoding.pack_array
     sa.Column("tumble_version", sa.String(64), nullable=False),
     sa.Column("added_at", sa.String(32), nullable=False),  # UTC, ISO 8601
+    sa.Column("file_hash", sa.String(64)),  # SHA-256 of the file's bytes; content_hash is of the pixel values
 )
 
 particles = sa.Table(
@@ -141,6 +147,9 @@ particles = sa.Table(
     sa.Column("index_in_micrograph", sa.Integer, nullable=False),
     *(sa.Column(name, type_) for name, type_ in _MEASUREMENTS.items()),
     sa.Column("other_measurements", Json),
+    # Of the crop, see `fingerprints.py`: equal only for equal pixels, and alike for alike pixels.
+    sa.Column("crop_hash", sa.BigInteger, index=True),
+    sa.Column("crop_dhash", sa.BigInteger),
     sa.UniqueConstraint("micrograph_id", "index_in_micrograph"),
     *(sa.Index(f"ix_particles_{name}", name) for name in _SEARCHED),
 )
@@ -159,6 +168,18 @@ particle_images = sa.Table(
     sa.Column("outline", sa.LargeBinary, nullable=False),  # little-endian float32, (row, column) pairs
 )
 
+label_actions = sa.Table(
+    "label_actions",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("kind", sa.String(8), nullable=False),  # "label", "undo" or "redo"
+    sa.Column("target_id", _Id, index=True),  # what an undo retracts and a redo restores
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sqlite_autoincrement=True,
+)
+
 labels = sa.Table(
     "labels",
     metadata,
@@ -168,7 +189,9 @@ labels = sa.Table(
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("action_id", _Id, index=True),  # one of `label_actions`
     sa.Index("ix_labels_particle_id_id", "particle_id", "id"),
+    sa.Index("ix_labels_label", "label"),
     sqlite_autoincrement=True,  # ids only ever grow: they order the history
 )
 
@@ -188,6 +211,15 @@ models = sa.Table(
     sa.Column("manifold", sa.LargeBinary),  # npz of images and axis
     sa.Column("created_at", sa.String(32), nullable=False),
     sqlite_autoincrement=True,  # the newest of a name is the one with the highest id
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("model_id", _Id, sa.ForeignKey("models.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("tumble_version", sa.String(64), nullable=False),
+    sa.Column("started_at", sa.String(32), nullable=False),
 )
 
 predictions = sa.Table(
@@ -218,6 +250,11 @@ predictions = sa.Table(
     sa.Column("shift_row_px", sa.Double),
     sa.Column("shift_col_px", sa.Double),
     sa.Column("scale", sa.Double),
-    sa.Index("ix_predictions_model_id_class_name", "model_id", "class_name"),
+    sa.Column("novelty", sa.Double),
+    sa.Column("latent_0", sa.Double),
+    sa.Column("run_id", _Id),  # one of `runs`: which version of tumble said so, and when
+    sa.Index("ix_predictions_model_id_class_name_probability", "model_id", "class_name", "probability"),
     sa.Index("ix_predictions_model_id_probability", "model_id", "probability"),
+    sa.Index("ix_predictions_model_id_novelty", "model_id", "novelty"),
+    sa.Index("ix_predictions_model_id_latent_0", "model_id", "latent_0"),
 )

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import pandas as pd
-import sqlalchemy as sa
-
-from tumble.library import images, label_log, models
+from tumble.library import images, label_actions, label_log, models
 from tumble.library.database import Database
-from tumble.library.measurements import read_measurements
-from tumble.library.schema import SCHEMA_VERSION, micrographs, particles, predictions
-from tumble.library.schema import models as model_table
+from tumble.library.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+    import pandas as pd
 
+    from tumble.library.label_actions import LabelAction
     from tumble.library.label_log import IdsLike
     from tumble.types import Micrograph, ModelRecord, Particles, Predictions
 
@@ -29,7 +25,7 @@ __all__ = ["Library"]
 logger = logging.getLogger(__name__)
 
 
-class Library:
+class Library(Questions):
     """A database of micrographs, their particles, labels, models and predictions.
 
     Each method is one transaction: it stores all it was given, or nothing. Use it as a context manager, or
@@ -73,21 +69,12 @@ class Library:
         """Close the database; an SQLite library is then a single file."""
         self._database.close()
 
-    @property
-    def url(self) -> str:
-        """URL of the database, without its password."""
-        return self._database.url.render_as_string(hide_password=True)
-
-    @property
-    def schema_version(self) -> str:
-        """Revision of the tables."""
-        return SCHEMA_VERSION
-
     def add_micrograph(
         self,
         micrograph: Micrograph,
         particles: Particles,
         *,
+        file_hash: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Store a micrograph with all its particles.
@@ -98,6 +85,8 @@ class Library:
             The image; its pixels are kept as a preview only.
         particles : Particles
             What was found in it.
+        file_hash : str, optional
+            SHA-256 of the file it was read from, in hexadecimal.
         progress : callable, optional
             Called with the number of particles stored and their total.
 
@@ -110,8 +99,9 @@ class Library:
         known = self._known_micrograph(micrograph, particles)
         if known is not None:
             return known
-        row = images.micrograph_row(micrograph, particles)  # the slow part, before others are locked out
+        row = images.micrograph_row(micrograph, particles, file_hash)  # the slow part, before others are locked out
         with self._database.writing() as connection:
+            images.lock_content(connection, micrograph.content_hash)
             found = images.find_micrograph(connection, micrograph.content_hash)
             if found is not None:  # another process was faster
                 return int(found.id)
@@ -130,76 +120,6 @@ class Library:
                 row.id,
             )
         return int(row.id)
-
-    def micrographs(self) -> pd.DataFrame:
-        """Return one row per micrograph, indexed by `micrograph_id`.
-
-        Returns
-        -------
-        DataFrame
-            Columns `source`, `content_hash`, `height_px`, `width_px`, `pixel_size_nm` (NaN where unknown),
-            `n_particles`, `notes`, `extraction`, `added_at`, `dtype`, `crop_side_px`, `intensity_low`,
-            `intensity_high`, `metadata`, `tumble_version`.
-        """
-        with self._database.reading() as connection:
-            return images.read_micrographs(connection)
-
-    def micrograph_preview(self, micrograph_id: int) -> tuple[npt.NDArray[np.uint8], float]:
-        """Return a grey image of at most 2048 px and its scale, in preview px per px of the micrograph."""
-        with self._database.reading() as connection:
-            return images.read_preview(connection, micrograph_id)
-
-    def particles(self, micrograph_id: int | None = None, model: str | None = None) -> pd.DataFrame:
-        """Return one row per particle, indexed by `particle_id`.
-
-        Parameters
-        ----------
-        micrograph_id : int, optional
-            Only the particles of this micrograph.
-        model : str, optional
-            Add what this model says of them.
-
-        Returns
-        -------
-        DataFrame
-            `micrograph_id`, the measurements, `label` (None where there is none); with `model` also
-            `predicted` (None where there is no prediction), `probability` of that class, `latent_0` ...,
-            `angle_rad`, `angle_std_rad`, `shift_row_px`, `shift_col_px`, `scale`.
-        """
-        with self._database.reading() as connection:
-            if micrograph_id is not None:
-                images.require_micrograph(connection, micrograph_id)
-            frame = read_measurements(connection, micrograph_id)
-            labels = label_log.read_current_labels(connection, micrograph_id)
-            columns = None if model is None else models.prediction_columns(connection, model, micrograph_id)
-        frame["label"] = _aligned(labels, frame.index)
-        if columns is not None:
-            for name, values in columns.reindex(frame.index).items():
-                frame[name] = values
-            frame["predicted"] = _aligned(columns["predicted"], frame.index)
-        return frame
-
-    def particle_ids(self) -> npt.NDArray[np.int64]:
-        """Return the ids of all particles in rising order, without reading their measurements."""
-        with self._database.reading() as connection:
-            ids = connection.scalars(sa.select(particles.c.id).order_by(particles.c.id)).all()
-        return np.array(ids, dtype=np.int64)
-
-    def crops(self, particle_ids: IdsLike | None = None) -> npt.NDArray[np.uint8]:
-        """Return the crops (n, S, S) in the order of `particle_ids`, all by id where it is None."""
-        ids = None if particle_ids is None else label_log.as_particle_ids(particle_ids)
-        with self._database.reading() as connection:
-            return images.read_crops(connection, ids)
-
-    def outlines(self, micrograph_id: int) -> dict[int, npt.NDArray[np.float32]]:
-        """Return the closed outline (m, 2) in (row, column) px of each particle of a micrograph."""
-        with self._database.reading() as connection:
-            return images.read_outlines(connection, micrograph_id)
-
-    def particle_masks(self, micrograph_id: int) -> npt.NDArray[np.int32]:
-        """Return a label image (H, W) whose values are particle ids, 0 for the background."""
-        with self._database.reading() as connection:
-            return images.read_mask(connection, micrograph_id)
 
     def add_labels(
         self,
@@ -234,102 +154,100 @@ class Library:
         """
         rows = label_log.check_labels(particle_ids, labels, author, source)
         with self._database.writing() as connection:
-            label_log.insert_labels(connection, rows)
+            label_log.insert_labels(connection, rows, author, source)
         return len(rows)
 
-    def current_labels(self) -> pd.Series:
-        """Return the newest label of each labelled particle, indexed by `particle_id`."""
-        with self._database.reading() as connection:
-            return label_log.read_current_labels(connection)
-
-    def label_history(self, particle_id: int | None = None) -> pd.DataFrame:
-        """Return every label ever given, oldest first.
+    def import_labels(self, table: pd.DataFrame, *, author: str, source: str) -> int:
+        """Append the entries of another log, with the authors and times that they have there.
 
         Parameters
         ----------
-        particle_id : int, optional
-            Only the labels of this particle.
+        table : DataFrame
+            As :meth:`label_log` gives it. Particles are those of the same number in the micrograph of the same
+            content, whatever their ids were; an empty label withdraws, an empty author is `author`, an empty time now.
+        author, source : str
+            Who imports, and from where.
 
         Returns
         -------
-        DataFrame
-            Indexed by `label_id`, with `particle_id`, `label` (None: withdrawn), `author`, `source` and
-            `created_at` (UTC, ISO 8601).
+        int
+            Number of entries stored; those that the library has already are not stored again.
+
+        Raises
+        ------
+        LabelError
+            A particle is not in the library or a label is not one; nothing was stored.
         """
-        with self._database.reading() as connection:
-            return label_log.read_label_history(connection, particle_id)
+        with self._database.writing() as connection:
+            ids = label_log.particles_of_log(connection, table, source)
+            rows = label_actions.import_rows(connection, table.assign(particle_id=ids), author, source)
+            label_log.insert_labels(connection, rows, author, source)
+        return len(rows)
+
+    def undo_labels(self, author: str, action_id: int | None = None) -> LabelAction:
+        """Take back what this person labelled last, or the action named; nothing is removed from the history.
+
+        Parameters
+        ----------
+        author : str
+            Who takes back; without `action_id`, whose labels.
+        action_id : int, optional
+            Number of an action, see :meth:`label_actions`.
+
+        Returns
+        -------
+        LabelAction
+            What was taken back.
+
+        Raises
+        ------
+        LabelError
+            There is nothing to take back.
+        """
+        with self._database.writing() as connection:
+            return label_actions.undo(connection, author, action_id)
+
+    def redo_labels(self, author: str) -> LabelAction:
+        """Restore what this person took back last, unless they have labelled since."""
+        with self._database.writing() as connection:
+            return label_actions.redo(connection, author)
 
     def add_model(self, record: ModelRecord) -> int:
         """Store what is known about a fitted model; of models with one name, the newest counts."""
         with self._database.writing() as connection:
             return models.insert_model(connection, record)
 
-    def models(self) -> pd.DataFrame:
-        """Return one row per model, oldest first, indexed by `model_id`.
-
-        Returns
-        -------
-        DataFrame
-            Columns `name`, `path`, `classes`, `n_labelled`, `n_predictions`, `balanced_accuracy` (NaN where
-            it was not evaluated), `fit_seconds`, `created_at`.
-        """
-        with self._database.reading() as connection:
-            return models.read_models(connection)
-
-    def model_record(self, name: str | None = None) -> ModelRecord:
-        """Return the newest model of this name, or the newest of all."""
-        with self._database.reading() as connection:
-            return models.record_from_row(models.find_model(connection, name))
+    def ensure_model(self, record: ModelRecord) -> int:
+        """Store a model unless the newest of its name has the same weights; return its id in either case."""
+        with self._database.writing() as connection:
+            return models.ensure_model(connection, record)
 
     def update_evaluation(self, name: str, evaluation: Mapping[str, Any]) -> None:
         """Store the scores of the newest model of this name, in place of earlier ones."""
         with self._database.writing() as connection:
             models.update_evaluation(connection, name, evaluation)
 
-    def add_predictions(self, model_name: str, particle_ids: IdsLike, predictions: Predictions) -> None:
-        """Store what the newest model of this name says of particles, in place of what it said before."""
+    def begin_run(self, model_name: str) -> int:
+        """Note that the newest model of this name begins to predict, and return the number of this run."""
+        with self._database.writing() as connection:
+            return models.insert_run(connection, int(models.find_model(connection, model_name).id))
+
+    def add_predictions(
+        self, model_name: str, particle_ids: IdsLike, predictions: Predictions, *, run_id: int | None = None
+    ) -> None:
+        """Store what the newest model of this name says of particles, in place of what it said before.
+
+        Parameters
+        ----------
+        model_name : str
+            Name of the model.
+        particle_ids : sequence of int
+            The particles, in the order of `predictions`.
+        predictions : Predictions
+            What the model says of them.
+        run_id : int, optional
+            The run that they are of, see :meth:`begin_run`; one of their own if not given.
+        """
         ids = label_log.as_particle_ids(particle_ids)
         with self._database.writing() as connection:
-            models.replace_predictions(connection, model_name, ids, predictions)
-
-    def predictions(self, model_name: str | None = None) -> tuple[npt.NDArray[np.int64], Predictions]:
-        """Return particle ids and predictions of the newest model of this name, or of the newest of all."""
-        with self._database.reading() as connection:
-            return models.read_predictions(connection, model_name)
-
-    def info(self) -> dict[str, Any]:
-        """Return what the library holds.
-
-        Returns
-        -------
-        dict
-            `url`, `schema_version`, `size_bytes` (None on a server), numbers of `micrographs`, `particles`,
-            `labelled`, `models` and `predictions`, and `labels` (class -> number of particles).
-        """
-        counted = {
-            "micrographs": micrographs,
-            "particles": particles,
-            "models": model_table,
-            "predictions": predictions,
-        }
-        with self._database.reading() as connection:
-            counts = {
-                name: connection.scalar(sa.select(sa.func.count()).select_from(table))
-                for name, table in counted.items()
-            }
-            labels = label_log.read_current_labels(connection)
-        classes = {str(name): int(n) for name, n in labels.value_counts(sort=False).sort_index().items()}
-        return {
-            "url": self.url,
-            "schema_version": self.schema_version,
-            "size_bytes": self._database.size_bytes(),
-            **counts,
-            "labelled": len(labels),
-            "labels": classes,
-        }
-
-
-def _aligned(values: Any, index: pd.Index) -> pd.Series:
-    """Return `values` along `index`, None (never NaN) where there is none."""
-    known = values.to_dict()
-    return pd.Series([known.get(i) for i in index], index=index, dtype=object)
+            models.replace_predictions(connection, model_name, ids, predictions, run_id)

@@ -6,6 +6,7 @@ interrupted stores nothing. torch is imported by the steps that need it, so that
 start quickly.
 """
 
+from tumble.pipeline.ask import class_counts, compare_models, label_agreement, suggest_labels
 from tumble.pipeline.classify import ClassifiedLibrary, classify_library
 from tumble.pipeline.evaluate import BASELINE, evaluate
 from tumble.pipeline.extract import ExtractedFile, ProgressCallback, extract_files, extract_into
@@ -21,15 +22,19 @@ __all__ = [
     "ExtractedFile",
     "ExtractionOptions",
     "ProgressCallback",
+    "class_counts",
     "classify_library",
+    "compare_models",
     "estimator_for_crops",
     "evaluate",
     "extract_files",
     "extract_into",
     "find_particles",
     "fit_library",
+    "label_agreement",
     "label_from_csv",
     "label_from_mask",
     "parse_class_names",
+    "suggest_labels",
     "write_preview",
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tumble.errors import ConfigError, DataError, LibraryError
+from tumble.library import Query
 from tumble.pipeline.fit import describe_model, fingerprint
 from tumble.types import Pose, Predictions
 
@@ -50,11 +53,13 @@ def classify_library(
     model_dir: str | os.PathLike[str],
     *,
     model_name: str | None = None,
+    again: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ClassifiedLibrary:
-    """Predict class, latent and pose of every particle of a library, and store them.
+    """Predict class, latent, pose and novelty of every particle of a library, and store them.
 
-    The model need not have been fitted to this library; it is then entered into it.
+    The model need not have been fitted to this library; it is then entered into it. Predictions are stored one
+    micrograph after the other: after an interruption, or where micrographs were added, only what is missing is done.
 
     Parameters
     ----------
@@ -65,6 +70,8 @@ def classify_library(
     model_name : str, optional
         Name for the predictions. If not given, the name by which the library knows these very weights, or
         else the name of the folder.
+    again : bool, default False
+        Predict those particles anew for which this very model's predictions are stored.
     progress : callable, optional
         Called with a text, the number of particles done and their total.
 
@@ -92,12 +99,40 @@ def classify_library(
     if not ids:
         raise LibraryError(f"{library.url}: holds no particles. Add a micrograph first, with `tumble extract`.")
     name, is_known = _model_name(library, weights, model_name or None, folder)
-    predictions = _predict(library, estimator, ids, folder, progress)
+    first = _predict(library, estimator, ids[:1], folder)  # before anything is stored: do the crops fit at all?
     if not is_known:
-        library.add_model(describe_model(estimator, name=name, folder=folder, weights=weights, labelled=()))
-    library.add_predictions(name, ids, predictions)
-    winners = np.bincount(predictions.probabilities.argmax(axis=1), minlength=len(predictions.classes))
-    return ClassifiedLibrary(name, dict(zip(predictions.classes, winners.tolist(), strict=True)))
+        library.ensure_model(describe_model(estimator, name=name, folder=folder, weights=weights, labelled=()))
+    missing = library.unpredicted(name, without_novelty=first.novelty is not None)
+    if again:
+        missing = library.micrograph_particles()
+    if missing:
+        _predict_by_micrograph(library, estimator, missing, folder, name, progress)
+    counts = library.predicted_counts(Query(model=name)).sum()
+    return ClassifiedLibrary(name, {str(key): int(value) for key, value in counts.items()})
+
+
+def _predict_by_micrograph(
+    library: Library,
+    estimator: SSRVAEClassifier,
+    missing: list[tuple[int, int]],
+    folder: Path,
+    name: str,
+    progress: ProgressCallback | None,
+) -> None:
+    """Predict and store whole micrographs, several at once where they are small."""
+    run = library.begin_run(name)
+    done, waiting = 0, []
+    if progress:
+        progress("Classifying", 0, len(missing))
+    for _, group in groupby(missing, key=itemgetter(0)):
+        waiting += [particle for _, particle in group]
+        done_after = done + len(waiting)
+        if len(waiting) < BATCH and done_after < len(missing):
+            continue
+        library.add_predictions(name, waiting, _predict(library, estimator, waiting, folder), run_id=run)
+        done, waiting = done_after, []
+        if progress:
+            progress("Classifying", done, len(missing))
 
 
 def _model_name(library: Library, weights: str, wanted: str | None, folder: Path) -> tuple[str, bool]:
@@ -106,7 +141,7 @@ def _model_name(library: Library, weights: str, wanted: str | None, folder: Path
     Names are compared by weights, not by path: folders are copied and reused.
     """
     known = {str(name): library.model_record(str(name)) for name in library.models()["name"].unique()}
-    same = [name for name, record in known.items() if record.environment.get("weights_sha256") == weights]
+    same = [key for key, record in known.items() if record.environment.get("weights_sha256") == weights]
     name = wanted or (same[-1] if same else folder.resolve().name)
     if name in known and name not in same:
         raise ConfigError(
@@ -121,7 +156,6 @@ def _predict(
     estimator: SSRVAEClassifier,
     ids: list[int],
     folder: Path,
-    progress: ProgressCallback | None,
 ) -> Predictions:
     parts = []
     for start in range(0, len(ids), BATCH):
@@ -139,10 +173,9 @@ def _predict(
                 probabilities=estimator.predict_proba(crops),
                 latent=estimator.transform(crops),
                 pose=estimator.pose(crops),
+                novelty=None if estimator.model_.novelty is None else estimator.novelty(crops),
             )
         )
-        if progress:
-            progress("Classifying", min(start + BATCH, len(ids)), len(ids))
     return _joined(parts)
 
 
@@ -153,4 +186,7 @@ def _joined(parts: list[Predictions]) -> Predictions:
         probabilities=np.concatenate([part.probabilities for part in parts]),
         latent=np.concatenate([part.latent for part in parts]),
         pose=Pose(**pose),
+        novelty=None
+        if parts[0].novelty is None
+        else np.concatenate([part.novelty for part in parts if part.novelty is not None]),
     )

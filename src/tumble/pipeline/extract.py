@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import os
@@ -218,7 +219,7 @@ class _Task:
                 continue
             scales.look_at(micrograph, particles)
             try:
-                micrograph_id = library.add_micrograph(micrograph, particles)
+                micrograph_id = library.add_micrograph(micrograph, particles, file_hash=_file_hash(item.path))
             except TumbleError as error:
                 raise _with_context(error, item.path, item.number, len(self.paths)) from error
             known[micrograph.content_hash] = micrograph_id, len(particles)
@@ -293,6 +294,15 @@ def _crop_scale(settings: Mapping[str, Any], pixel_size_nm: float | None) -> flo
         return float(stored)
     size = settings.get("crop_size")
     return None if not size else float(settings.get("window_px") or size) / size * float(pixel_size_nm)
+
+
+def _file_hash(path: str) -> str | None:
+    """Return the SHA-256 of a file, None where the path names no single file (an image within one, a folder)."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def _with_context(error: TumbleError, path: str, done: int, total: int) -> TumbleError:

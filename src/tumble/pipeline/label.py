@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tumble.errors import ConfigError, DataError, LabelError
 from tumble.library import labels_from_mask as match_labels
-from tumble.library import read_label_csv
+from tumble.library import read_label_csv, read_label_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +113,10 @@ def label_from_mask(
 
 
 def label_from_csv(library: Library, path: str | os.PathLike[str], *, author: str) -> int:
-    """Label particles from a table with the columns ``particle_id`` and ``label``.
+    """Label particles from a table with the columns ``particle_id`` and ``label``, or from an exported log.
+
+    A log (``tumble export --format labels``) names its particles by the content of their micrograph, so that it can be
+    read into another library of the same images; entries keep their authors and times, and are stored once only.
 
     Parameters
     ----------
@@ -136,7 +139,11 @@ def label_from_csv(library: Library, path: str | os.PathLike[str], *, author: st
     LabelError
         If it lacks a column, names unknown particles or labels a particle in two ways; nothing is stored.
     """
-    table = read_label_csv(Path(path).expanduser())
+    file = Path(path).expanduser()
+    log = read_label_log(file)
+    if log is not None:
+        return library.import_labels(log, author=author, source=f"table {path}")
+    table = read_label_csv(file)
     return library.add_labels(
         table["particle_id"].tolist(), table["label"].tolist(), author=author, source=f"table {path}"
     )

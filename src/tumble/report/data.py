@@ -183,7 +183,8 @@ def collect(library: Library, *, model: str | None = None) -> ReportData:
     library : Library
         An open library with at least one particle.
     model : str, optional
-        Name of the model to report on; the newest if not given. A library without models gives a report
+        Name of the model to report on; if not given, the newest that has predictions, or else the newest. A library
+        without models gives a report
         on the extraction alone.
 
     Returns
@@ -198,6 +199,8 @@ def collect(library: Library, *, model: str | None = None) -> ReportData:
     """
     name = _database_name(str(library.url))
     micrographs = library.micrographs()
+    # A model that was fitted last but has classified nothing has less to show than the one before it.
+    model = model or library.predicting_model()
     record = None if model is None and library.models().empty else library.model_record(model)
     particles = library.particles(model=None if record is None else record.name)
     if particles.empty:
