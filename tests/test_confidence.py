@@ -84,6 +84,10 @@ def test_the_score_finds_a_class_that_is_among_the_unlabelled_only():
     score = model.novelty(torch.from_numpy(features)).numpy()
     hidden, known = score[(truth == 2)], score[(truth < 2)]
     assert np.mean(hidden[:, None] > known[None]) > 0.95
+    # The limits hold for objects that were not seen: one in ten known ones is given up, not many more.
+    fresh = torch.from_numpy((centres[rng.integers(0, 2, 2000)] + rng.normal(0, 0.5, (2000, 2))).astype(np.float32))
+    limit = model.novelty.quantiles[90]
+    assert float((model.novelty(fresh) > limit).float().mean()) < 0.2
     # What lies far from everything is novel too, though no unlabelled object ever lay there.
     assert float(model.novelty(torch.tensor([[-20.0, -20.0]]))) > np.quantile(known, 0.99)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - as below
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tumble import options as opt  # noqa: TC001 - Typer reads annotations when it runs
+from tumble import options as opt
 from tumble.commands import shared as sh
 from tumble.console import ProgressDisplay, guarded, result
 from tumble.errors import ConfigError

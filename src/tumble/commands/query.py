@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tumble import options as opt  # noqa: TC001 - Typer reads annotations when it runs
+from tumble import options as opt
 from tumble.commands import shared as sh
 from tumble.console import guarded, note, result
 from tumble.errors import ConfigError

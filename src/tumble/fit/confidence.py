@@ -16,6 +16,7 @@ References
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,8 @@ _SAMPLE = 2000
 _STEPS = 600
 _BATCH = 192
 _PIECE = 500
+#: Parts of the labelled images that take turns in being kept from the score, to see what it gives to new ones.
+_FOLDS = 5
 #: Classes with at least this many labels give up a part of them to the calibration.
 MIN_LABELS_TO_HOLD_OUT = 20
 _HELD_OUT_SHARE = 0.2
@@ -138,20 +141,58 @@ def fit_novelty(
     labelled, unlabelled = np.flatnonzero(data.y >= 0), np.flatnonzero(data.y < 0)
     chosen = np.sort(rng.permutation(unlabelled)[:_SAMPLE]) if len(unlabelled) else labelled
     seen, frequencies = _features(model, data, chosen, settings, generator)
-    known = seen
-    if len(labelled) and len(unlabelled):
-        known, _ = _features(
-            model, data, _like_the_unlabelled(data.y, frequencies, len(chosen), rng), settings, generator
-        )
     # Layers draw their initial weights from torch's global CPU generator; the fork gives it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**31)))
         head = model.add_novelty()
     head.describe(seen)
-    if known is not seen:
+    parts = None
+    if len(labelled) and len(unlabelled):
+        rows = _like_the_unlabelled(data.y, frequencies, len(chosen), rng)
+        known, _ = _features(model, data, rows, settings, generator)
+        parts = _parts_of_unseen(head, known, _folds(data.y, rows, rng), seen, settings, generator)
         _train(head, known, seen, settings, generator)
     head.eval().requires_grad_(False)
-    head.set_scale(known, seen)
+    # Without labels, or without two of a class, what is known is all that was seen.
+    head.set_scale(head.parts(seen) if parts is None else parts, head.parts(seen))
+
+
+def _folds(y: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Divide the labelled images of `rows`, class by class, into up to five folds; gives the fold of each row.
+
+    All in fold 0 if a class has one label only.
+    """
+    fold = np.zeros(len(y), dtype=np.int64)
+    n_folds = min(_FOLDS, *(int((y == k).sum()) for k in np.unique(y[y >= 0])))
+    for k in np.unique(y[y >= 0]):
+        members = rng.permutation(np.flatnonzero(y == k))
+        fold[members] = np.arange(len(members)) % n_folds
+    return fold[rows]
+
+
+def _parts_of_unseen(
+    head: NoveltyHead,
+    known: Tensor,
+    folds: np.ndarray,
+    seen: Tensor,
+    settings: FitConfig,
+    generator: torch.Generator,
+) -> Tensor | None:
+    """Score labelled objects by networks that were not trained on them; None where there is one fold only.
+
+    A network knows the few labelled images it was trained on by heart: their own scores would promise a far lower
+    limit than new objects of the same classes keep to.
+    """
+    if folds.max(initial=0) == 0:
+        return None
+    kept = torch.from_numpy(folds).to(known.device)
+    parts = known.new_empty(len(known), 2)
+    for fold in range(int(folds.max()) + 1):
+        own = copy.deepcopy(head)
+        _train(own, known[kept != fold], seen, settings, generator)
+        with torch.no_grad():
+            parts[kept == fold] = own.parts(known[kept == fold])
+    return parts
 
 
 @torch.no_grad()

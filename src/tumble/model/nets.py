@@ -330,19 +330,28 @@ class NoveltyHead(nn.Module):
         """Log odds that an object comes from the unlabelled images and not from the labelled ones, (batch,)."""
         return self.layers((features - self.loc) / self.spread)[:, 0]
 
-    def _parts(self, features: Tensor) -> Tensor:
+    def parts(self, features: Tensor) -> Tensor:
+        """Log odds of :meth:`logit`, and logarithm of the distance from the training images, (batch, 2)."""
         distance = (((features - self.loc) / self.spread) @ self.whitening).square().mean(dim=1).clamp(min=1e-12).log()
         return torch.stack([self.logit(features), distance], dim=1)
 
     @torch.no_grad()
     def set_scale(self, known: Tensor, seen: Tensor) -> None:
-        """Bring both scores to one scale, and measure the quantiles of the sum over known objects."""
+        """Bring both scores to one scale, and measure the quantiles of the larger one over known objects.
+
+        Parameters
+        ----------
+        known, seen : Tensor of shape (n, 2)
+            What :meth:`parts` gives for objects of known classes, and for all training images.
+        """
         for i, sample in enumerate((known, seen)):
-            part = self._parts(sample)[:, i]
+            part = sample[:, i]
             self.zero[i], self.unit[i] = part.median(), (part.quantile(0.9) - part.median()).clamp(min=1e-3)
-        self.quantiles.copy_(torch.quantile(self(known), torch.linspace(0, 1, 101, device=known.device)))
+        self.quantiles.copy_(torch.quantile(self._score(known), torch.linspace(0, 1, 101, device=known.device)))
+
+    def _score(self, parts: Tensor) -> Tensor:
+        return ((parts - self.zero) / self.unit).amax(dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Score of novelty (batch,); 0 is the median of known objects, and 1 their upper tenth."""
-        standard = (self._parts(features) - self.zero) / self.unit
-        return standard.amax(dim=1)
+        return self._score(self.parts(features))
