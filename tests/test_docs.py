@@ -95,9 +95,9 @@ def test_the_examples_of_a_page_run_one_after_the_other(page, workspace):
 
 
 def tumble_user():
-    from tumble.cli import _user
+    from tumble.commands.shared import user_name
 
-    return _user()
+    return user_name()
 
 
 def type_command(words):

@@ -27,6 +27,7 @@ _EXTRAS = {
     "app": "the web application",
     "scale": "many files on many machines, and a database server",
     "onnx": "exporting the classifier, and running it without PyTorch",
+    "export": "Parquet and AnnData files, ROI of ImageJ",
     "all": "all of these",
 }
 
