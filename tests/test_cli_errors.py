@@ -215,7 +215,7 @@ def test_report_never_replaces_a_library(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, _ = write_files(tmp_path)
 
-    def full(self: Library, *arguments: object) -> int:
+    def full(self: Library, *arguments: object, file_hash: str | None = None) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "particles.db")
 
     monkeypatch.setattr(Library, "add_micrograph", full)

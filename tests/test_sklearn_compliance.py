@@ -155,7 +155,7 @@ def test_classes_come_back_under_their_names(names):
     y = rng.permutation(np.repeat(np.arange(3), 10))
     X = np.eye(3)[y] + rng.normal(scale=0.1, size=(30, 3))
     for labels in (np.take(names, y), np.take(names, y).astype(object)):
-        model = clone(TABLE_ESTIMATORS[0]).set_params(max_epochs=12).fit(X, labels)
+        model = clone(TABLE_ESTIMATORS[0]).set_params(max_epochs=30).fit(X, labels)
         assert model.classes_.tolist() == sorted(names)
         np.testing.assert_array_equal(model.predict(X), np.take(names, y))
 
