@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from tumble import SSRVAEClassifier
+from tumble.estimators.settings import model_config
 from tumble.model.config import ModelConfig
 from tumble.model.equivariant import SYMMETRIES, GroupConv, GroupNorm2d, group_order
 from tumble.model.nets import Classifier, ConvTrunk, FineTrunk
@@ -88,3 +90,20 @@ def test_any_size_and_number_of_channels(classifier, shape):
         assert posterior.qz.loc.shape == (2, 32)
         assert model.decode(posterior.qz.loc, y, model.mean_pose(posterior)).shape == x.shape
         assert math.isfinite(float(model.log_likelihood(x, x).sum()))
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("size", [(16, 16), (17, 30), (28, 28), (48, 33)])
+def test_the_trunk_of_the_fast_classifier_gives_the_shape_it_says(size, fold):
+    trunk = ConvTrunk(2, size, (8, 16), extra=1, radius=True, fold=fold).eval()
+    x = torch.rand(3, 2, *size)
+    with torch.no_grad():
+        assert trunk(x).shape[1:] == trunk.out_shape
+    assert trunk.layers[0].in_channels == (9 if fold else 3)
+
+
+@pytest.mark.parametrize(("size", "fold"), [((28, 28), False), ((20, 32), False), ((20, 33), True), ((48, 48), True)])
+def test_small_images_are_classified_at_full_resolution(size, fold):
+    config = model_config(SSRVAEClassifier().get_params(), 3, (1, *size))
+    assert config.fold is fold
+    assert SSRVAE(config).classifier.trunk.block == 1 + fold

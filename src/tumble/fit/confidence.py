@@ -163,8 +163,9 @@ def _folds(y: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndar
     All in fold 0 if a class has one label only.
     """
     fold = np.zeros(len(y), dtype=np.int64)
-    n_folds = min(_FOLDS, *(int((y == k).sum()) for k in np.unique(y[y >= 0])))
-    for k in np.unique(y[y >= 0]):
+    classes, counts = np.unique(y[y >= 0], return_counts=True)
+    n_folds = min(_FOLDS, int(counts.min()))
+    for k in classes:
         members = rng.permutation(np.flatnonzero(y == k))
         fold[members] = np.arange(len(members)) % n_folds
     return fold[rows]
@@ -183,11 +184,13 @@ def _parts_of_unseen(
     A network knows the few labelled images it was trained on by heart: their own scores would promise a far lower
     limit than new objects of the same classes keep to.
     """
-    if folds.max(initial=0) == 0:
+    # Of those that occur: with few images a fold may have been drawn never, or alone.
+    present = np.unique(folds)
+    if len(present) < 2:
         return None
     kept = torch.from_numpy(folds).to(known.device)
     parts = known.new_empty(len(known), 2)
-    for fold in range(int(folds.max()) + 1):
+    for fold in present.tolist():
         own = copy.deepcopy(head)
         _train(own, known[kept != fold], seen, settings, generator)
         with torch.no_grad():
