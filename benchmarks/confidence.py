@@ -129,7 +129,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
         upper.plot(confidence, accuracy, "o-", color="#0072b2", markersize=4)
         ece = np.mean([row["ece"] for row in own if row["what"] == name])
-        upper.set(title=f"{name}\nECE {ece:.3f}, {len(parts)} seed{'s' * (len(parts) > 1)}", ylabel="accuracy")
+        seeds = "1 seed" if len(parts) == 1 else f"{len(parts)} seeds"
+        upper.set(title=f"{name}\nECE {ece:.3f}, {seeds}", ylabel="accuracy")
         upper.set(ylim=(0, 1.02), xlim=(0, 1.02))
         lower.bar((np.arange(N_BINS) + 0.5) / N_BINS, n, width=0.9 / N_BINS, color="0.6")
         lower.set(yscale="log", ylabel="predictions", xlabel="probability of the predicted class")
