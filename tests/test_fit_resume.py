@@ -95,6 +95,26 @@ def test_a_run_without_a_seed_goes_on_with_its_own(tmp_path):
     assert same_weights(resumed.model, tiny_fit(seed=seed).model)
 
 
+def change_model(folder, change):
+    run = json.loads((folder / "run.json").read_text())
+    change(run["identity"]["model"])
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path):
+    interrupted(tmp_path, 3, seed=1)
+    change_model(tmp_path, lambda model: model.pop("fold"))
+    resumed = tiny_fit(checkpoint=tmp_path, resume=True, seed=1)
+    assert same_weights(resumed.model, tiny_fit(seed=1).model)
+
+
+def test_a_checkpoint_with_another_value_of_that_setting_is_refused(tmp_path):
+    interrupted(tmp_path, 3, seed=1)
+    change_model(tmp_path, lambda model: model.update(fold=not model["fold"]))
+    with pytest.raises(ConfigError, match="of a run with other networks"):
+        tiny_fit(checkpoint=tmp_path, resume=True, seed=1)
+
+
 def test_the_checkpoint_of_a_callback_can_be_resumed_from(tmp_path):
     with pytest.raises(Killed):
         tiny_fit(max_epochs=4, callbacks=[Checkpoint(tmp_path, every=2), crash_after(4)])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
     from torch import Tensor, nn
 
     from tumble.fit.batches import TrainingData
@@ -33,6 +34,7 @@ __all__ = [
     "RunState",
     "check_identity",
     "damaged",
+    "defaults_of",
     "discard_state",
     "fingerprint",
     "load_optimiser",
@@ -204,15 +206,27 @@ def damaged(path: Path, why: object) -> ModelFileError:
     return ModelFileError(f"{path}: the checkpoint is damaged ({why}). Start anew with resume=False.")
 
 
-def check_identity(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise a ConfigError unless a checkpoint is of the run that is to go on."""
-    plain = json.loads(json.dumps(expected))  # as the file holds it: lists for tuples
+def check_identity(
+    folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any], older: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise a ConfigError unless a checkpoint is of the run that is to go on.
+
+    `older` says what a run had of the fields of an entry that did not exist yet when it was written: their defaults.
+    """
+    plain, older = json.loads(json.dumps([expected, older]))  # as the file holds it: lists for tuples
+    found = {name: {**older[name], **entry} if name in older else entry for name, entry in found.items()}
     differing = [name for name in sorted({*found, *plain}) if found.get(name) != plain.get(name)]
     if differing:
         raise ConfigError(
             f"checkpoint={str(folder)!r}: it is of a run with other {' and '.join(map(_describe, differing))}. Give "
             "what that run was given, another folder, or resume=False to start anew."
         )
+
+
+def defaults_of(settings: type[DataclassInstance]) -> dict[str, Any]:
+    """Give the fields of a dataclass that have a default, with it."""
+    fields = dataclasses.fields(settings)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _describe(name: str) -> str:
