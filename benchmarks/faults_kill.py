@@ -138,6 +138,7 @@ def check_complete(step: str, folder: Path) -> None:
     assert models["name"].tolist() in ([[], ["model"]] if done == 2 else [["model"]] if done > 2 else [[]])
     assert info["predictions"] == (IMAGES * PER_IMAGE if done == 3 else 0)
     assert (folder / "model" / "weights.safetensors").exists() == (done >= 2)
+    assert not list(folder.glob(".model-*")), "a killed fit left its folder"
 
 
 def prepare(folder: Path, steps: tuple[str, ...]) -> None:

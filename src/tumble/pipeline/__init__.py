@@ -11,8 +11,9 @@ from tumble.pipeline.classify import ClassifiedLibrary, classify_library
 from tumble.pipeline.evaluate import BASELINE, evaluate
 from tumble.pipeline.extract import ExtractedFile, ProgressCallback, extract_files, extract_into
 from tumble.pipeline.extraction import Annotations, ExtractionOptions, find_particles, write_preview
-from tumble.pipeline.fit import MODEL_FILES, estimator_for_crops, fit_library
+from tumble.pipeline.fit import estimator_for_crops, fit_library
 from tumble.pipeline.label import label_from_csv, label_from_mask, parse_class_names
+from tumble.pipeline.model_folder import MODEL_FILES
 
 __all__ = [
     "BASELINE",

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import platform
-import shutil
-import tempfile
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +15,12 @@ import pandas as pd
 
 from tumble._version import __version__
 from tumble.errors import ConfigError, LabelError, LibraryError, ModelFileError
+from tumble.pipeline.model_folder import check_target, new_folder
 from tumble.types import ModelRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import os
+    from collections.abc import Callable, Sequence
 
     from tumble.estimators import SSRVAEClassifier
     from tumble.fit import EpochReport
@@ -34,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 MIN_LABELS_PER_CLASS = 2
 MIN_CLASSES = 2
-MODEL_FILES = frozenset({"config.json", "weights.safetensors"})
 
 #: Grid of decoded images in the report: fine enough to see a trend, small enough to see each image.
 MANIFOLD_STEPS = 9
@@ -87,7 +84,7 @@ def fit_library(
         If a setting of the estimator has a value that it cannot have.
     """
     folder = Path(model_dir).expanduser()
-    _check_target(folder, overwrite)
+    check_target(folder, overwrite)
     ids = _chosen_particles(library, particle_ids)
     y = semi_supervised_targets(ids, library.current_labels(), where=str(library.url))
     crops = library.crops(ids)
@@ -98,7 +95,7 @@ def fit_library(
         estimator = SSRVAEClassifier(labelled_orientation="arbitrary")
     logger.info("fitting on %d particles, %d of them labelled", len(ids), sum(v is not None for v in y))
     estimator.fit(crops, y, callbacks=callbacks)
-    with _new_folder(folder) as partial:
+    with new_folder(folder) as partial:
         estimator.save(partial)
     # The model is safe on disk before the library is told: should that fail, nothing of the fit is lost.
     record = describe_model(
@@ -297,54 +294,3 @@ def _chosen_particles(library: Library, particle_ids: Sequence[int] | None) -> l
     if unknown:
         raise ConfigError(f"particle_ids: {library.url} has no particle {unknown[0]} ({len(unknown)} unknown ids).")
     return [int(value) for value in particle_ids]
-
-
-def _check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse early, before minutes of fitting, to write where something else is."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ModelFileError(f"{folder}: is not a folder. Give a new folder for the model.")
-    content = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if content - MODEL_FILES:
-        raise ModelFileError(
-            f"{folder}: holds other things than a model ({min(content - MODEL_FILES)}). Give a new folder "
-            "for the model; nothing was changed."
-        )
-    if content and not overwrite:
-        raise ModelFileError(
-            f"{folder}: holds a model already. Give another folder, or --overwrite to replace that model."
-        )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise ModelFileError(
-            f"{folder}: cannot be made there ({error.strerror or error}). Give another folder for the model."
-        ) from error
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill that takes the place of `folder` at the end, or vanishes if the block fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since only there is a rename certain to be one step.
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.replace(old)
-            partial.replace(folder)
-            shutil.rmtree(old)
-        else:
-            partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _umask() -> int:
-    """Read the process's umask: temporary folders are private, a model is as readable as any new folder."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
