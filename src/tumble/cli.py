@@ -232,6 +232,7 @@ def classify(
     model: opt.ModelOption,
     name: Annotated[str | None, typer.Option(help="Name of the model in the library, if it is new there.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also particles that this very model has classified.")] = False,
+    scheduler: opt.SchedulerOption = None,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Predict class, latent factors and pose of every particle of a library.
@@ -247,7 +248,9 @@ def classify(
         from tumble.pipeline import classify_library
 
         with Library(library) as opened:
-            done = classify_library(opened, model, model_name=name, again=again, progress=display.advance)
+            done = classify_library(
+                opened, model, model_name=name, again=again, progress=display.advance, scheduler=scheduler
+            )
     result(f"{done.n_particles} particles classified by {done.model_name!r}:")
     for class_name, count in done.counts.items():
         result(f"  {class_name}: {count}")

@@ -16,6 +16,7 @@ __all__ = [
     "LibraryVersionError",
     "ModelFileError",
     "NotFittedError",
+    "SchedulerError",
     "TumbleError",
 ]
 
@@ -81,3 +82,9 @@ class NotFittedError(TumbleError, ValueError, AttributeError):
     """
 
     exit_code = 8
+
+
+class SchedulerError(TumbleError):
+    """A Dask cluster cannot be reached, has no workers, or loses them again and again; what was done is stored."""
+
+    exit_code = 10

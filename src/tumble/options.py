@@ -40,6 +40,7 @@ __all__ = [
     "PreviewOption",
     "QuietOption",
     "ScaleJitterOption",
+    "SchedulerOption",
     "ShearJitterOption",
     "SmoothingOption",
     "SplitBy",
@@ -106,6 +107,14 @@ LibraryArgument = Annotated[
 ]
 ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Folder of the model.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread the work over a Dask cluster: local (all processors of this machine) or the address of a "
+        "scheduler, such as tcp://host:8786. Default: this process alone."
+    ),
+]
 
 # Of `extract`; they set what extract_particles documents.
 PixelSizeOption = Annotated[

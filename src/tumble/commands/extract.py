@@ -59,6 +59,7 @@ def extract(
     outline: opt.OutlineOption = "segment",
     coordinates: opt.CentroidUnitOption = "px",
     preview: opt.PreviewOption = None,
+    scheduler: opt.SchedulerOption = None,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Find, measure and cut out the particles of images, and add them to a library.
@@ -69,9 +70,13 @@ def extract(
     Example: [bold]tumble extract sem1.tif sem2.tif --library particles.db --pixel-size 1.2nm[/bold]
 
     Example: [bold]tumble extract sem1.tif --preview found.png --split-by intensity[/bold]
+
+    Example: [bold]tumble extract sem*.tif --library particles.db --scheduler local[/bold]
     """
     if (library is None) == (preview is None):
         raise ConfigError("Give either --library LIBRARY, to store the particles, or --preview OUT.png, to look first.")
+    if preview is not None and scheduler is not None:
+        raise ConfigError("--scheduler goes with --library: a preview is of one image.")
     pixel_size_nm = _length(pixel_size, "--pixel-size")
     with ProgressDisplay(quiet=quiet) as display:
         display.step("Loading")
@@ -116,6 +121,7 @@ def extract(
                 annotations=given,
                 banner=banner.value,
                 progress=display.advance,
+                scheduler=scheduler,
             )
     if shown is not None:
         _print_preview(*shown, str(preview), len(images))

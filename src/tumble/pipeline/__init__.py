@@ -8,6 +8,7 @@ start quickly.
 
 from tumble.pipeline.ask import class_counts, compare_models, label_agreement, suggest_labels
 from tumble.pipeline.classify import ClassifiedLibrary, classify_library
+from tumble.pipeline.cluster import Cluster, open_cluster
 from tumble.pipeline.evaluate import BASELINE, evaluate
 from tumble.pipeline.extract import ExtractedFile, ProgressCallback, extract_files, extract_into
 from tumble.pipeline.extraction import Annotations, ExtractionOptions, find_particles, write_preview
@@ -20,6 +21,7 @@ __all__ = [
     "MODEL_FILES",
     "Annotations",
     "ClassifiedLibrary",
+    "Cluster",
     "ExtractedFile",
     "ExtractionOptions",
     "ProgressCallback",
@@ -35,6 +37,7 @@ __all__ = [
     "label_agreement",
     "label_from_csv",
     "label_from_mask",
+    "open_cluster",
     "parse_class_names",
     "suggest_labels",
     "write_preview",

@@ -6,14 +6,17 @@ import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tumble.errors import ConfigError, DataError, TumbleError
+from tumble.errors import ConfigError, DataError, SchedulerError, TumbleError
 from tumble.library import Library
-from tumble.micrograph import iter_micrographs
+from tumble.micrograph import iter_micrographs, read_micrograph
+from tumble.micrograph.read import open_frames
+from tumble.pipeline.cluster import open_cluster
 from tumble.pipeline.extraction import Annotations, ExtractionOptions, find_particles
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def extract_into(
     annotations: Annotations | None = None,
     banner: Literal["exclude", "keep"] = "exclude",
     progress: ProgressCallback | None = None,
+    scheduler: str | None = None,
 ) -> list[ExtractedFile]:
     """Read micrographs, extract their particles and store both.
 
@@ -93,6 +97,10 @@ def extract_into(
         Whether the data banner below an image is cut off.
     progress : callable, optional
         Called with a text, the number of files done and their total.
+    scheduler : str, optional
+        Let the workers of a Dask cluster read and extract, see :func:`tumble.pipeline.open_cluster`; they must see the
+        files under the same names. This process alone stores, in the order of the files, so that the library is the
+        same as without.
 
     Returns
     -------
@@ -104,8 +112,10 @@ def extract_into(
     TumbleError
         For the first file that cannot be used, with its name.
     """
-    task = _Task(list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), annotations, banner, progress)
-    return task.store(library, task.found(library))
+    settings = _Settings(pixel_size_nm, options or ExtractionOptions(), annotations, banner)
+    task = _Task(list(map(str, paths)), settings, progress, scheduler)
+    with closing(task.found(library)) as found:
+        return task.store(library, found)
 
 
 def extract_files(
@@ -117,6 +127,7 @@ def extract_files(
     annotations: Annotations | None = None,
     banner: Literal["exclude", "keep"] = "exclude",
     progress: ProgressCallback | None = None,
+    scheduler: str | None = None,
 ) -> list[ExtractedFile]:
     """Do as :func:`extract_into`, and make the library where there is none.
 
@@ -127,7 +138,7 @@ def extract_files(
     ----------
     library : path or URL
         The library.
-    paths, pixel_size_nm, options, annotations, banner, progress
+    paths, pixel_size_nm, options, annotations, banner, progress, scheduler
         As in :func:`extract_into`.
 
     Returns
@@ -141,71 +152,110 @@ def extract_files(
         For the first file that cannot be used, with its name.
     """
     text = os.fspath(library)
-    task = _Task(list(map(str, paths)), pixel_size_nm, options or ExtractionOptions(), annotations, banner, progress)
+    settings = _Settings(pixel_size_nm, options or ExtractionOptions(), annotations, banner)
+    task = _Task(list(map(str, paths)), settings, progress, scheduler)
     if "://" in text or Path(text).expanduser().exists():
+        with Library(text, create=True) as opened, closing(task.found(opened)) as found:
+            return task.store(opened, found)
+    with closing(task.found(None)) as found:
+        first = list(itertools.islice(found, 1))
         with Library(text, create=True) as opened:
-            return task.store(opened, task.found(opened))
-    found = task.found(None)
-    first = list(itertools.islice(found, 1))
-    with Library(text, create=True) as opened:
-        return task.store(opened, itertools.chain(first, found))
+            return task.store(opened, itertools.chain(first, found))
 
 
 @dataclass(frozen=True)
 class _Found:
-    """An image with its particles, or one that the library holds already."""
+    """An image with its particles; without, where the library holds it already or none were found in a frame."""
 
     path: str
     number: int
     micrograph: Micrograph
     particles: Particles | None
+    error: DataError | None = None
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is to be extracted, and how."""
+class _Settings:
+    """How images are read and extracted, here or by a worker."""
 
-    paths: list[str]
     pixel_size_nm: float | None
     options: ExtractionOptions
     annotations: Annotations | None
     banner: Literal["exclude", "keep"]
-    progress: ProgressCallback | None
 
-    def found(self, library: Library | None) -> Iterator[_Found]:
+    def look(self, path: str, number: int, micrograph: Micrograph, known: Container[str]) -> _Found:
+        """Find the particles of an image that is not known yet."""
+        if micrograph.content_hash in known:
+            return _Found(path, number, micrograph, None)
+        try:
+            return _Found(path, number, micrograph, find_particles(micrograph, self.options, self.annotations))
+        except DataError as error:
+            if "frame" not in micrograph.metadata:
+                raise
+            return _Found(path, number, micrograph, None, error)
+
+
+def _read_and_look(place: tuple[str, int, int], shared: tuple[_Settings, frozenset[str]]) -> _Found | TumbleError:
+    """Do the share of a worker: one image of one file. An error is a result: it counts when it is its file's turn."""
+    (path, number, frame), (settings, known) = place, shared
+    try:
+        micrograph = read_micrograph(path, pixel_size_nm=settings.pixel_size_nm, frame=frame, banner=settings.banner)
+        found = settings.look(path, number, micrograph, known)
+    except TumbleError as error:
+        return error
+    if found.particles is None:  # nobody needs the pixels; they need not travel
+        found = replace(found, micrograph=replace(micrograph, pixels=micrograph.pixels[:1, :1].copy()))
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be extracted, how and where."""
+
+    paths: list[str]
+    settings: _Settings
+    progress: ProgressCallback | None
+    scheduler: str | None = None
+
+    def found(self, library: Library | None) -> Generator[_Found]:
         """Images with their particles, one after the other; without particles where the library has the image."""
-        _check_annotations(self.annotations, self.paths)
+        _check_annotations(self.settings.annotations, self.paths)
         known = _known(library) if library is not None else {}
-        for number, path in enumerate(self.paths):
+        by_file = self._looked_at_here(known) if self.scheduler is None else self._looked_at_by_workers(known)
+        for number, images in by_file:
             if self.progress:
                 self.progress("Extracting", number, len(self.paths))
             try:
-                yield from self._frames(path, number, known)
+                yield from _usable(images)
+            except SchedulerError:
+                raise
             except TumbleError as error:
-                raise _with_context(error, path, number, len(self.paths)) from error
+                raise _with_context(error, self.paths[number], number, len(self.paths)) from error
         if self.progress:
             self.progress("Extracting", len(self.paths), len(self.paths))
 
-    def _frames(self, path: str, number: int, known: Container[str]) -> Iterator[_Found]:
-        last_error: TumbleError | None = None
-        any_found = False
-        for micrograph in iter_micrographs(path, pixel_size_nm=self.pixel_size_nm, banner=self.banner):
-            if micrograph.content_hash in known:
-                any_found = True
-                yield _Found(path, number, micrograph, None)
-                continue
+    def _looked_at_here(self, known: Container[str]) -> Iterator[tuple[int, Iterator[_Found]]]:
+        for number, path in enumerate(self.paths):
+            micrographs = iter_micrographs(path, pixel_size_nm=self.settings.pixel_size_nm, banner=self.settings.banner)
+            yield number, (self.settings.look(path, number, micrograph, known) for micrograph in micrographs)
+
+    def _looked_at_by_workers(self, known: Iterable[str]) -> Iterator[tuple[int, Iterator[_Found]]]:
+        assert self.scheduler is not None
+        with open_cluster(self.scheduler) as cluster:
+            results = cluster.in_order(_read_and_look, self._places(), (self.settings, frozenset(known)))
+            for number, group in itertools.groupby(results, key=lambda pair: pair[0][1]):
+                yield number, (_or_raise(result) for _, result in group)
+
+    def _places(self) -> Iterator[tuple[str, int, int]]:
+        """Path, number of the file, and number of the image in it; files are opened one after the other."""
+        for number, path in enumerate(self.paths):
             try:
-                particles = find_particles(micrograph, self.options, self.annotations)
-            except DataError as error:
-                if "frame" not in micrograph.metadata:
-                    raise
-                logger.warning("Skipped: %s", error)
-                last_error = error
-                continue
-            any_found = True
-            yield _Found(path, number, micrograph, particles)
-        if not any_found and last_error is not None:
-            raise last_error
+                with open_frames(path) as frames:
+                    n_frames = frames.n
+            except TumbleError:  # the worker will say so when it is the turn of this file
+                n_frames = 1
+            for frame in range(n_frames):
+                yield path, number, frame
 
     def store(self, library: Library, found: Iterator[_Found]) -> list[ExtractedFile]:
         """Add images to a library as they come."""
@@ -227,6 +277,27 @@ class _Task:
                 ExtractedFile(micrograph.source, micrograph_id, len(particles), added=True, notes=micrograph.notes)
             )
         return results
+
+
+def _or_raise(result: _Found | TumbleError) -> _Found:
+    if isinstance(result, TumbleError):
+        raise result
+    return result
+
+
+def _usable(images: Iterator[_Found]) -> Iterator[_Found]:
+    """Leave out frames of a stack without particles, with a warning, unless all are so."""
+    last_error: DataError | None = None
+    any_usable = False
+    for found in images:
+        if found.error is not None:
+            logger.warning("Skipped: %s", found.error)
+            last_error = found.error
+            continue
+        any_usable = True
+        yield found
+    if not any_usable and last_error is not None:
+        raise last_error
 
 
 def _check_annotations(annotations: Annotations | None, paths: list[str]) -> None:
