@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 
+import numpy as np
 import pytest
 import tifffile
 from helpers_pipeline import CLASSES, OPTIONS, make_image
@@ -87,7 +88,8 @@ def test_a_killed_worker_costs_only_its_share(workers, images, tmp_path):
 
 
 def test_stacks_are_spread_and_empty_frames_skipped(workers, tmp_path, caplog):
-    tifffile.imwrite(tmp_path / "stack.tif", [make_image(0)[0], make_image(0)[0][::-1], make_image(1)[0]])
+    frames = np.stack([make_image(0)[0], make_image(0)[0][::-1], make_image(1)[0]])
+    tifffile.imwrite(tmp_path / "stack.tif", frames, photometric="minisblack")
     options = pipeline.ExtractionOptions(crop_size=24, min_area_px=40)
     arguments = {"options": options, "scheduler": workers.scheduler_address}
     pipeline.extract_files(tmp_path / "cluster.db", [tmp_path / "stack.tif"], **arguments)

@@ -21,7 +21,8 @@ from tumble.library.encoding import (
     utc_now,
 )
 from tumble.library.images import chunks, inserted_id, some, unknown_particles
-from tumble.library.schema import models, particles, predictions, runs
+from tumble.library.label_log import newest_labels
+from tumble.library.schema import labels, models, particles, predictions, runs
 from tumble.types import ModelRecord, Pose, Predictions
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "insert_run",
     "predicting_model",
     "prediction_columns",
+    "read_least_sure",
     "read_models",
     "read_predictions",
     "read_runs",
@@ -43,6 +45,9 @@ __all__ = [
     "unpredicted",
     "update_evaluation",
 ]
+
+#: Particles that are read at a time when those of which a model is least sure are looked for, and read at least.
+LEAST_SURE = 10_000
 
 
 def insert_model(connection: sa.Connection, record: ModelRecord) -> int:
@@ -291,6 +296,41 @@ def read_predictions(connection: sa.Connection, model_name: str | None) -> tuple
         novelty=_float32([row.novelty for row in rows]) if any(row.novelty is not None for row in rows) else None,
     )
     return np.array([row.particle_id for row in rows], dtype=np.int64), found
+
+
+def read_least_sure(
+    connection: sa.Connection, model_name: str, wanted: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return ids, probabilities and latent vectors of unlabelled particles, those with the smallest lead among them.
+
+    Particles are read by rising probability p of their class. The lead of that class over the second is 2 p - 1 at
+    least: once so many have a smaller one than any that is still to come, all that are wanted were read.
+    """
+    model = find_model(connection, model_name)
+    labelled = sa.select(labels.c.particle_id).where(labels.c.id.in_(newest_labels()), labels.c.label.is_not(None))
+    said = predictions.c
+    query = (
+        sa.select(said.particle_id, said.probability, said.probabilities, said.latent)
+        .where(said.model_id == model.id, said.particle_id.not_in(labelled))
+        .order_by(said.probability, said.particle_id)
+        .execution_options(yield_per=LEAST_SURE)
+    )
+    ids: list[int] = []
+    p, latent = [np.empty((0, len(model.classes)), np.float32)], [np.empty((0, 0), np.float32)]
+    leads = np.empty(0)
+    for rows in connection.execute(query).partitions():
+        ids += [int(row.particle_id) for row in rows]
+        p.append(float32_from_bytes(b"".join(row.probabilities for row in rows), (len(rows), -1)))
+        latent.append(float32_from_bytes(b"".join(row.latent for row in rows), (len(rows), -1)))
+        best = np.partition(p[-1], -2, axis=1)[:, -2:]
+        leads = np.concatenate([leads, best[:, 1] - best[:, 0]])
+        if (leads < 2 * rows[-1].probability - 1).sum() >= wanted:
+            break
+    return (
+        np.array(ids, np.int64),
+        np.concatenate(p),
+        np.concatenate(latent) if latent else np.empty((0, 0), np.float32),
+    )
 
 
 def prediction_columns(connection: sa.Connection, model_name: str, micrograph_id: int | None) -> pd.DataFrame:

@@ -194,6 +194,22 @@ class Questions:
         with self._database.reading() as connection:
             return models.read_predictions(connection, model_name)
 
+    def least_sure(
+        self, model_name: str, wanted: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return ids, probabilities (n, K) and latent vectors (n, L) of unlabelled particles that are hard to tell.
+
+        Parameters
+        ----------
+        model_name : str
+            The model that is unsure.
+        wanted : int
+            How many at least, if there are so many: those whose most probable class leads the second by least. Others
+            are among them, some 10,000 in all in a large library.
+        """
+        with self._database.reading() as connection:
+            return models.read_least_sure(connection, model_name, wanted)
+
     def predicting_model(self) -> str | None:
         """Return the newest name whose newest model has predictions, None where there is none."""
         with self._database.reading() as connection:

@@ -14,7 +14,7 @@ from tumble.library import Query
 from tumble.metrics.agreement import cohen_kappa, fleiss_kappa, pairwise_agreement
 from tumble.metrics.classes import confusion
 from tumble.metrics.fractions import bootstrap_counts, corrected_fractions
-from tumble.metrics.labelling import choose_to_label, uncertainty
+from tumble.metrics.labelling import POOL, choose_to_label, uncertainty
 
 if TYPE_CHECKING:
     from tumble.library import Library
@@ -269,14 +269,12 @@ def suggest_labels(library: Library, n: int = 20, *, model: str | None = None, r
     name = model or library.predicting_model()
     if name is None:
         raise ConfigError(f"{library.url}: no model has classified the particles yet. Run `tumble classify` first.")
-    ids, said = library.predictions(name)
-    open_ = ~np.isin(ids, library.current_labels().index.to_numpy())
-    if not open_.any():
+    ids, p, latent = library.least_sure(name, POOL * n)
+    if not len(ids):
         raise DataError(f"{library.url}: every particle that {name!r} classified has a label already.")
-    ids, p = ids[open_], said.probabilities[open_]
-    chosen = choose_to_label(p, said.latent[open_], n, random_state=random_state)
+    chosen = choose_to_label(p, latent, n, random_state=random_state)
     order = np.argsort(-p[chosen], axis=1)
-    classes = np.asarray(said.classes, dtype=object)
+    classes = np.asarray(library.model_record(name).classes, dtype=object)
     return pd.DataFrame(
         {
             "predicted": classes[order[:, 0]],
