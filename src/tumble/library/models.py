@@ -316,7 +316,7 @@ def read_least_sure(
         .execution_options(yield_per=LEAST_SURE)
     )
     ids: list[int] = []
-    p, latent = [np.empty((0, len(model.classes)), np.float32)], [np.empty((0, 0), np.float32)]
+    p, latent = [np.empty((0, len(model.classes)), np.float32)], []
     leads = np.empty(0)
     for rows in connection.execute(query).partitions():
         ids += [int(row.particle_id) for row in rows]
