@@ -10,7 +10,8 @@ import pytest
 from helpers_library import make_micrograph, make_particles, make_predictions, make_record
 
 from tumble.errors import ConfigError, LibraryError
-from tumble.library import Library, Query, duplicates, neighbours
+from tumble.library import Library, Query, duplicates, models, neighbours
+from tumble.pipeline import suggest_labels
 
 N = 120
 
@@ -244,3 +245,30 @@ def test_the_report_takes_the_newest_model_that_has_predictions(library):
     assert data.record is not None
     assert data.record.name == "second"
     assert data.has_predictions
+
+
+@pytest.mark.parametrize("page", [1, 7, 10_000])
+@pytest.mark.parametrize("wanted", [1, 12, 1000])
+def test_the_least_sure_are_among_those_read_whatever_the_page(library, monkeypatch, page, wanted):
+    monkeypatch.setattr(models, "LEAST_SURE", page)
+    ids, p, latent = library.least_sure("second", wanted)
+    all_ids, said = library.predictions("second")
+    open_ = ~np.isin(all_ids, library.current_labels().index.to_numpy())
+    best = np.sort(said.probabilities[open_], axis=1)
+    order = np.argsort(best[:, -1] - best[:, -2])[:wanted]
+    assert set(all_ids[open_][order]) <= set(ids)
+    assert len(set(ids)) == len(ids)
+    assert np.isin(ids, all_ids[open_]).all()
+    rows = np.searchsorted(all_ids, ids)
+    np.testing.assert_array_equal(p, said.probabilities[rows])
+    np.testing.assert_array_equal(latent, said.latent[rows])
+    if page == 1 and wanted == 1:
+        assert len(ids) < open_.sum(), "it stops when it has them"
+
+
+def test_suggestions_are_unlabelled_and_the_most_uncertain_first(library):
+    found = suggest_labels(library, 5, model="second")
+    assert len(found) == 5
+    assert not set(found.index) & set(library.current_labels().index)
+    assert found["uncertainty"].is_monotonic_decreasing
+    assert (found["predicted"] != found["second"]).all()
