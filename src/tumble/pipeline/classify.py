@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
@@ -21,7 +22,7 @@ from tumble.types import Pose, Predictions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import numpy.typing as npt
 
@@ -125,8 +126,11 @@ def classify_library(
         if scheduler is None:
             work.store(missing, (_predict(library, estimator, ids, folder) for ids in _portions(missing)))
         else:
-            with open_cluster(scheduler) as cluster:
-                work.store(missing, work.predict_on(cluster, _portions(missing)))
+            with (
+                open_cluster(scheduler) as cluster,
+                closing(work.predict_on(cluster, _portions(missing))) as predicted,
+            ):
+                work.store(missing, predicted)
     counts = library.predicted_counts(Query(model=name)).sum()
     return ClassifiedLibrary(name, {str(key): int(value) for key, value in counts.items()})
 
@@ -165,7 +169,7 @@ class _Work:
             if self.progress:
                 self.progress("Classifying", done, len(missing))
 
-    def predict_on(self, cluster: Cluster, portions: Iterator[list[int]]) -> Iterator[Predictions]:
+    def predict_on(self, cluster: Cluster, portions: Iterator[list[int]]) -> Generator[Predictions]:
         """Let workers predict, in pieces that a scheduler can pass on at once."""
         files = {entry.name: entry.read_bytes() for entry in self.folder.iterdir() if entry.name in MODEL_FILES}
 
@@ -178,11 +182,12 @@ class _Work:
                     yield _Piece(crops, is_last=start + size >= len(ids))
 
         parts: list[Predictions] = []
-        for piece, part in cluster.in_order(_predict_on_worker, pieces(), files):
-            parts.append(part)
-            if piece.is_last:
-                yield _joined(parts)
-                parts = []
+        with closing(cluster.in_order(_predict_on_worker, pieces(), files)) as results:
+            for piece, part in results:
+                parts.append(part)
+                if piece.is_last:
+                    yield _joined(parts)
+                    parts = []
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tumble._version import __version__
 from tumble.errors import ConfigError, SchedulerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from distributed import Client, Future
 
@@ -59,7 +59,7 @@ class Cluster:
 
     def in_order(
         self, work: Callable[[Item, Any], Result], items: Iterable[Item], shared: Any
-    ) -> Iterator[tuple[Item, Result]]:
+    ) -> Generator[tuple[Item, Result]]:
         """Do the same work for each item, on whichever worker is free, and give the results in the order of the items.
 
         Parameters

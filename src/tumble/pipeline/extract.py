@@ -222,29 +222,31 @@ class _Task:
         _check_annotations(self.settings.annotations, self.paths)
         known = _known(library) if library is not None else {}
         by_file = self._looked_at_here(known) if self.scheduler is None else self._looked_at_by_workers(known)
-        for number, images in by_file:
-            if self.progress:
-                self.progress("Extracting", number, len(self.paths))
-            try:
-                yield from _usable(images)
-            except SchedulerError:
-                raise
-            except TumbleError as error:
-                raise _with_context(error, self.paths[number], number, len(self.paths)) from error
+        with closing(by_file):  # workers are dismissed at once where this ends early
+            for number, images in by_file:
+                if self.progress:
+                    self.progress("Extracting", number, len(self.paths))
+                try:
+                    yield from _usable(images)
+                except SchedulerError:
+                    raise
+                except TumbleError as error:
+                    raise _with_context(error, self.paths[number], number, len(self.paths)) from error
         if self.progress:
             self.progress("Extracting", len(self.paths), len(self.paths))
 
-    def _looked_at_here(self, known: Container[str]) -> Iterator[tuple[int, Iterator[_Found]]]:
+    def _looked_at_here(self, known: Container[str]) -> Generator[tuple[int, Iterator[_Found]]]:
         for number, path in enumerate(self.paths):
             micrographs = iter_micrographs(path, pixel_size_nm=self.settings.pixel_size_nm, banner=self.settings.banner)
             yield number, (self.settings.look(path, number, micrograph, known) for micrograph in micrographs)
 
-    def _looked_at_by_workers(self, known: Iterable[str]) -> Iterator[tuple[int, Iterator[_Found]]]:
+    def _looked_at_by_workers(self, known: Iterable[str]) -> Generator[tuple[int, Iterator[_Found]]]:
         assert self.scheduler is not None
         with open_cluster(self.scheduler) as cluster:
-            results = cluster.in_order(_read_and_look, self._places(), (self.settings, frozenset(known)))
-            for number, group in itertools.groupby(results, key=lambda pair: pair[0][1]):
-                yield number, (_or_raise(result) for _, result in group)
+            shared = self.settings, frozenset(known)
+            with closing(cluster.in_order(_read_and_look, self._places(), shared)) as results:
+                for number, group in itertools.groupby(results, key=lambda pair: pair[0][1]):
+                    yield number, (_or_raise(result) for _, result in group)
 
     def _places(self) -> Iterator[tuple[str, int, int]]:
         """Path, number of the file, and number of the image in it; files are opened one after the other."""
