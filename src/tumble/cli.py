@@ -17,6 +17,7 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
+from tumble.commands import app as app_command
 from tumble.commands import export as export_commands
 from tumble.commands import extract as extract_commands
 from tumble.commands import query as query_commands
@@ -318,6 +319,7 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
 query_commands.register(app)
 export_commands.register(app)
 reproduce_commands.register(app)
+app_command.register(app)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
 from tumble.app.deps import FOLDER, render
+from tumble.app.gallery import Suggestions
+from tumble.app.images import CropStore
 from tumble.app.security import Guard, Security
 from tumble.errors import TumbleError
 from tumble.library import Library
@@ -35,10 +37,18 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    return []
+    from tumble.app import label_routes
+
+    return [label_routes.router]
 
 
-def create_app(library: Library | str | Path, *, security: Security | None = None, author: str = "unknown") -> FastAPI:
+def create_app(
+    library: Library | str | Path,
+    *,
+    security: Security | None = None,
+    author: str = "unknown",
+    models: Path | None = None,
+) -> FastAPI:
     """Make the application that shows one library in a browser.
 
     Parameters
@@ -49,6 +59,8 @@ def create_app(library: Library | str | Path, *, security: Security | None = Non
         Who may use it; this machine alone if not given.
     author : str
         Whose name labels are stored under.
+    models : Path, optional
+        Folder for models that are trained; beside the library if not given.
 
     Returns
     -------
@@ -72,6 +84,8 @@ def create_app(library: Library | str | Path, *, security: Security | None = Non
     app.state.library = opened
     app.state.security = security or Security()
     app.state.author = author
+    app.state.crops = CropStore(opened)
+    app.state.suggestions = Suggestions()
     routers = _routers()
     for router in routers:
         app.include_router(router)
