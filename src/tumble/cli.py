@@ -188,6 +188,10 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Size of the steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the state of the fit; the same command then goes on from it."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in that folder.")] = False,
     quiet: opt.QuietOption = False,
 ) -> None:
@@ -219,7 +223,14 @@ def fit(
         ).set_params(**{key: value for key, value in given.items() if value is not None})
         with Library(library) as opened:
             record = fit_library(
-                opened, model, name=name, estimator=estimator, callbacks=[display.epoch], overwrite=overwrite
+                opened,
+                model,
+                name=name,
+                estimator=estimator,
+                callbacks=[display.epoch],
+                checkpoint=checkpoint,
+                resume=checkpoint is not None,
+                overwrite=overwrite,
             )
     labels, took = len(record.labelled_particle_ids), console.format_duration(record.fit_seconds)
     result(f"Model {record.name!r} of {len(record.classes)} classes fitted with {labels} labels in {took}: {model}")

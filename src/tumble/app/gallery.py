@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tumble.errors import ConfigError, DataError
 from tumble.library import Query
-from tumble.pipeline import suggest_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +163,8 @@ class Suggestions:
         state : int
             Which labels the choice is for; another number asks for a new choice.
         """
+        from tumble.pipeline import suggest_labels  # takes a second to import, and a library may have no model
+
         key = (library.url, model, state)
         with self._lock:  # one at a time: the choice takes a second for 100,000 particles
             if key not in self._kept:
@@ -330,5 +331,5 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"id": int(i), **record} for i, record in zip(rows.index, found, strict=True)]
 
 
-def _plain(values: pd.Series) -> Sequence[Any]:
+def _plain(values: Any) -> Sequence[Any]:
     return [None if value is None or value != value else value for value in values.tolist()]

@@ -137,7 +137,7 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
             "model": model,
             "predicted_classes": library.model_record(model).classes if model else (),
             "micrographs": list(zip(micrographs.index.tolist(), micrographs["source"].tolist(), strict=True)),
-            "n_particles": int(micrographs["n_particles"].sum()),
+            "n_particles": sum(micrographs["n_particles"].tolist()),
         },
     )
 

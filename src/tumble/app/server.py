@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
+from tumble.app import label_routes, train_routes
 from tumble.app.deps import FOLDER, render
 from tumble.app.gallery import Suggestions
 from tumble.app.images import CropStore
+from tumble.app.runs import Runs, models_folder
 from tumble.app.security import Guard, Security
 from tumble.errors import TumbleError
 from tumble.library import Library
@@ -37,9 +40,7 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    from tumble.app import label_routes
-
-    return [label_routes.router]
+    return [label_routes.router, train_routes.router]
 
 
 def create_app(
@@ -86,6 +87,8 @@ def create_app(
     app.state.author = author
     app.state.crops = CropStore(opened)
     app.state.suggestions = Suggestions()
+    address = opened.url if isinstance(library, Library) else os.fspath(library)
+    app.state.runs = Runs(opened, address, models_folder(address, models))
     routers = _routers()
     for router in routers:
         app.include_router(router)

@@ -387,6 +387,7 @@
     select.value = value;
   });
   resize();
+  gallery.classList.toggle("without-model", !initial.has_model);
   const at = address().get("at");
   classes.start(initial.classes, initial.not_a_particle);
   show(page);
