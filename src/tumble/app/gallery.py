@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,15 +145,25 @@ class GalleryPage:
 
 
 class Suggestions:
-    """The particles that are useful to label next; kept while labels and models stay as they are."""
+    """The particles that are useful to label next; kept while labels and models stay as they are.
 
-    def __init__(self, at_most: int = 8) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], tuple[int, ...]] = OrderedDict()
+    Parameters
+    ----------
+    wait_s : float
+        How long a page waits for the choice, which takes some seconds for 100,000 particles; it goes on meanwhile.
+    at_most : int
+        How many choices are kept.
+    """
+
+    def __init__(self, wait_s: float = 0.4, at_most: int = 8) -> None:
+        self._wait_s = wait_s
         self._at_most = at_most
+        self._kept: OrderedDict[tuple[Any, ...], Future[tuple[int, ...]]] = OrderedDict()
         self._lock = Lock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
-    def ids(self, library: Library, model: str, state: int) -> tuple[int, ...]:
-        """Return particles, the most useful first.
+    def ids(self, library: Library, model: str, state: int) -> tuple[int, ...] | None:
+        """Return particles, the most useful first, or None where they are not chosen yet.
 
         Parameters
         ----------
@@ -163,20 +174,35 @@ class Suggestions:
         state : int
             Which labels the choice is for; another number asks for a new choice.
         """
-        from tumble.pipeline import suggest_labels  # takes a second to import, and a library may have no model
-
         key = (library.url, model, state)
-        with self._lock:  # one at a time: the choice takes a second for 100,000 particles
+        with self._lock:
             if key not in self._kept:
-                try:
-                    chosen = suggest_labels(library, MOST_SUGGESTED, model=model)
-                    self._kept[key] = tuple(int(i) for i in chosen.index)
-                except DataError:  # every particle is labelled
-                    self._kept[key] = ()
+                self._kept[key] = self._worker.submit(_suggested, library, model)
             self._kept.move_to_end(key)
+            chosen = self._kept[key]
             while len(self._kept) > self._at_most:
                 self._kept.popitem(last=False)
-            return self._kept[key]
+        try:
+            return chosen.result(timeout=self._wait_s)
+        except TimeoutError:
+            return None
+        except Exception:
+            with self._lock:  # the next page tries again
+                self._kept.pop(key, None)
+            raise
+
+    def close(self) -> None:
+        """Wait for the choice that is being made, so that the library can be closed."""
+        self._worker.shutdown(cancel_futures=True)
+
+
+def _suggested(library: Library, model: str) -> tuple[int, ...]:
+    from tumble.pipeline import suggest_labels  # takes a second to import, and a library may have no model
+
+    try:
+        return tuple(int(i) for i in suggest_labels(library, MOST_SUGGESTED, model=model).index)
+    except DataError:  # every particle is labelled
+        return ()
 
 
 def view_page(library: Library, view: View, suggestions: Suggestions) -> GalleryPage:
@@ -205,9 +231,14 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
     if model is None and sort in _NEED_MODEL:
         page = view_page(library, replace(view, sort="id", after="", before=""), suggestions)
         return replace(page, note=f"“{SORTS[sort]}” needs a model that has classified the particles. Train one first.")
-    if sort == "useful":
+    if sort == "useful" and view.show in ("all", "unlabelled") and view.label is None:
         assert model is not None
-        return _useful(library, view, model, suggestions)
+        page = _useful(library, view, model, suggestions)
+        if page is not None:
+            return page
+        view = replace(view, after="", before="")
+        return replace(view_page(library, replace(view, sort="uncertain"), suggestions), note=_CHOOSING)
+    sort = "uncertain" if sort == "useful" else sort  # what has a label is not asked for again
     if sort == "class" and view.predicted is None:
         assert model is not None
         return _by_class(library, view, model)
@@ -242,10 +273,12 @@ def _ends(rows: pd.DataFrame, more: bool, view: View, sort: str, column: str) ->
     return GalleryPage(records, sort, ends[1] if has_after else "", ends[0] if has_before else "")
 
 
-def _useful(library: Library, view: View, model: str, suggestions: Suggestions) -> GalleryPage:
+def _useful(library: Library, view: View, model: str, suggestions: Suggestions) -> GalleryPage | None:
     """Show suggestions in their order; the place is which suggestions they are, and how many came before."""
     state, start = _useful_place(library, view)
     found = suggestions.ids(library, model, state)
+    if found is None:
+        return None
     if view.predicted is not None or view.micrograph is not None or view.ids is not None:
         meant = library.search(replace(view.query(), label_state="any", particle_ids=found, limit=MOST_SUGGESTED))
         found = tuple(i for i in found if i in meant.particles.index)
@@ -261,6 +294,7 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
 
 
 _ANY = (None, None)
+_CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of. Reload in a moment."
 
 
 def _useful_place(library: Library, view: View) -> tuple[int, int]:

@@ -78,6 +78,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.suggestions.close()
         if opened is not library:
             opened.close()
 
