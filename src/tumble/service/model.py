@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    import numpy as np
-    import numpy.typing as npt
 
 __all__ = ["Answers", "ServedModel", "load_served_model"]
 
