@@ -203,16 +203,13 @@ class Client:
         params: dict[str, str] | None = None,
         files: dict[str, tuple[str, bytes]] | None = None,
     ) -> httpx.Response:
-        for attempt in range(self._retries + 1):
-            try:
-                response = self._http.request(method, path, params=params, files=files)
-            except httpx.HTTPError as error:
-                reason = str(error) or type(error).__name__
-                raise ServiceError(f"{self.url}: no answer ({reason}). Does `tumble serve` run there?") from error
+        response = self._send(method, path, params, files)
+        for _ in range(self._retries):
             wait = response.headers.get("Retry-After", "")
-            if response.status_code != 503 or not wait.isdigit() or attempt == self._retries:
+            if response.status_code != 503 or not wait.isdigit():
                 break
             time.sleep(min(int(wait), 30))
+            response = self._send(method, path, params, files)
         if response.is_success:
             return response
         try:
@@ -220,6 +217,15 @@ class Client:
         except (ValueError, KeyError, TypeError):
             detail = response.text[:200] or response.reason_phrase
         raise ServiceError(f"{self.url}{path}: {detail}", response.status_code)
+
+    def _send(
+        self, method: str, path: str, params: dict[str, str] | None, files: dict[str, tuple[str, bytes]] | None
+    ) -> httpx.Response:
+        try:
+            return self._http.request(method, path, params=params, files=files)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceError(f"{self.url}: no answer ({reason}). Does `tumble serve` run there?") from error
 
 
 def _as_file(images: npt.ArrayLike | str | os.PathLike[str]) -> tuple[str, bytes]:

@@ -62,12 +62,13 @@ def serve(
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     with ProgressDisplay() as display:
         display.step("Loading")
+        from tumble.app.security import Security
         from tumble.service.app import ServiceSettings, create_service
-        from tumble.service.guard import BodyLimits, check_address
+        from tumble.service.guard import BodyLimits
         from tumble.service.model import load_served_model
         from tumble.service.run import run_service
 
-        check_address(host, token)
+        Security(host, token)  # a wrong address shall not wait for the model
         served = load_served_model(model)
         settings = ServiceSettings(
             host=host,

@@ -9,6 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from tumble.library import duplicates, images, label_actions, label_log, models, search
+from tumble.library.classes import read_classes
 from tumble.library.measurements import read_measurements
 from tumble.library.neighbours import nearest_neighbours
 from tumble.library.schema import SCHEMA_VERSION, micrographs, particles, predictions
@@ -171,6 +172,17 @@ class Questions:
         """
         with self._database.reading() as connection:
             return label_actions.read_actions(connection)
+
+    def classes(self) -> pd.DataFrame:
+        """Return every class of the labels, in the order in which they are shown.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by `class_name`: `colour` (``"#rrggbb"``) and `n_labels`, the particles that have this label now.
+        """
+        with self._database.reading() as connection:
+            return read_classes(connection)
 
     def models(self) -> pd.DataFrame:
         """Return one row per model, oldest first, indexed by `model_id`.

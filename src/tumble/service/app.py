@@ -22,6 +22,7 @@ try:
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
 
+    from tumble.app.security import Guard, Security
     from tumble.service.metrics import METRICS_MEDIA_TYPE, ServiceMetrics
     from tumble.service.schemas import Classification, Health, ModelInfo, Problem
 except ImportError as error:
@@ -31,7 +32,7 @@ from tumble.pipeline.extraction import ExtractionOptions, find_particles
 from tumble.service import documentation as doc
 from tumble.service.answers import described_image, described_particles, joined_answers, places
 from tumble.service.batching import Batcher, Busy
-from tumble.service.guard import BodyLimit, BodyLimits, Doorkeeper, TooLarge, check_address
+from tumble.service.guard import BodyLimit, BodyLimits, TooLarge
 from tumble.service.images import (
     InputLimits,
     crops_from_file,
@@ -238,7 +239,8 @@ def create_service(model: ServedModel, settings: ServiceSettings | None = None) 
         If a setting has a value that it cannot have: without a token, only this machine may be served.
     """
     settings = settings or ServiceSettings()
-    check_address(settings.host, settings.token)
+    # Without a page there is nothing that a forged request could change: a token per page (CSRF) is not asked for.
+    security = Security(settings.host, settings.token, csrf=False, max_body_bytes=settings.body.max_bytes)
     service = _Service(model, settings)
 
     @asynccontextmanager
@@ -260,7 +262,7 @@ def create_service(model: ServedModel, settings: ServiceSettings | None = None) 
     _add_counting(app, service.metrics)
     # The last that is added is the first to be asked.
     app.add_middleware(BodyLimit, limits=settings.body)  # pyright: ignore[reportArgumentType]
-    app.add_middleware(Doorkeeper, host=settings.host, token=settings.token)  # pyright: ignore[reportArgumentType]
+    app.add_middleware(Guard, security=security)
     doc.describe_security(app, with_token=settings.token is not None)
     return app
 
@@ -294,7 +296,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         # Written at once: checking thousands of particles against the description takes longer than classifying them.
         return Response(to_json(answer, inf_nan_mode="null"), media_type="application/json")
 
-    common: dict[int | str, dict[str, Any]] = {status: refusals[status] for status in (401, 403)}
+    common: dict[int | str, dict[str, Any]] = {status: refusals[status] for status in (401, 421)}
 
     @app.get("/model", responses=common, summary="Which model answers, and what it takes")
     async def model() -> ModelInfo:

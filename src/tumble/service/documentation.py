@@ -37,10 +37,11 @@ SPLIT_TOUCHING = "Cut clusters of touching particles of the micrograph at their 
 REFUSALS = {
     400: "The request is no valid form.",
     401: "The token is missing or wrong.",
-    403: "For another host, or from a page of another site.",
+    403: "From a page of another site.",
     408: "The request arrived too slowly.",
     413: "The request is too large.",
     415: "Neither a form nor JSON.",
+    421: "For another host than this one.",
     422: "The image or a parameter cannot be used.",
     503: "Too much is waiting; the header Retry-After says when to ask again.",
 }

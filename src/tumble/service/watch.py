@@ -317,7 +317,5 @@ def crop_size_of(model: str | os.PathLike[str]) -> int:
 
     channels, height, width = SSRVAEClassifier.load(model).model_.config.image_shape
     if channels != 1 or height != width:
-        raise DataError(
-            f"{model}: takes {height} x {width} px in {channels} channels, not square grey crops."
-        )
+        raise DataError(f"{model}: takes {height} x {width} px in {channels} channels, not square grey crops.")
     return height
