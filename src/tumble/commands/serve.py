@@ -90,7 +90,8 @@ def serve(
             note("Every request needs the header Authorization: Bearer TOKEN.")
         note("Stop with Ctrl-C.")
 
-    run_service(app, host=host, port=port, on_ready=ready)
+    with _terminated_like_interrupted():  # uvicorn raises the signal again when it has shut down
+        run_service(app, host=host, port=port, on_ready=ready)
     note("Stopped; every request that had arrived was answered.")
 
 
@@ -137,10 +138,10 @@ def watch(
             banner=banner.value,
         )
         watched = FolderWatch(folder, library, model, settings=settings, on_file=_print_file)
-    if not once:
-        note(f"Watching {folder}; stop with Ctrl-C.")
     try:
         with _terminated_like_interrupted():
+            if not once:
+                note(f"Watching {folder}; stop with Ctrl-C.")
             files = watched.run(once=once)
     except KeyboardInterrupt:
         if once:
