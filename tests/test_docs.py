@@ -22,10 +22,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import tumble
+from tumble import SSRVAEClassifier
 from tumble.cli import app
 from tumble.datasets import make_cards
 from tumble.estimators import base
 from tumble.library import Library
+from tumble.service.app import create_service
+from tumble.service.model import load_served_model
+from tumble.service.run import running_service
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -36,6 +40,8 @@ PAGES = sorted(
     for path in DOCS.rglob("*.md")
     if not {"_build", "_generated", "generated"} & set(path.parts) and path.name != "architecture.md"
 )
+#: Services of the pages; their threads end with the process.
+STARTED = []
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.M | re.S)
 
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -105,6 +111,8 @@ def type_command(words):
     match words:
         case ["tumble", "demo", *_]:
             parse(words)  # tests/test_demo.py runs it
+        case ["tumble", "serve", *arguments]:
+            start_service(arguments)
         case ["tumble", *arguments]:
             outcome = CliRunner().invoke(app, arguments)
             assert outcome.exit_code == 0, f"{words}\n{outcome.output}"
@@ -121,6 +129,18 @@ def type_command(words):
             assert (ROOT / f"{module.replace('.', '/')}.py").exists()
         case _:
             pytest.fail(f"no test knows how to check the command {words}")
+
+
+def start_service(arguments):
+    """Serve in a thread, until the tests end, what a reader would serve in another terminal."""
+    command = get_command(app).commands["serve"]
+    given = command.make_context("serve", list(arguments)).params
+    if not Path(given["model"]).exists():
+        crops, y = np.load("images.npy"), np.load("labels.npy")
+        SSRVAEClassifier(max_epochs=1, random_state=0).fit(crops, y).save(given["model"])
+    service = running_service(create_service(load_served_model(given["model"])), port=given["port"])
+    service.__enter__()
+    STARTED.append(service)
 
 
 def check_install(what):
