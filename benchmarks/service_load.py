@@ -1,8 +1,8 @@
 """Load on `tumble serve`: crops per second, time of a request, errors and memory, at 1, 8 and 64 clients.
 
-The service runs in a process of its own, the clients in another; both share the cores of the machine, so that the work of
-the clients is part of every number. Each client sends its next request when the last is answered: one crop of 48 x 48 px
-(or ``--crops``) as NPY in a form. Memory is the resident size of the service.
+The service runs in a process of its own, the clients in another; both share the cores of the machine, so that what the
+clients do is part of every number. Each client sends its next request when the last is answered: one crop of 48 x 48
+px (or ``--crops``) as NPY in a form. Memory is the resident size of the service.
 """
 
 from __future__ import annotations

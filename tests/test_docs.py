@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,8 @@ def workspace(tmp_path, monkeypatch):
         np.save(f"{prefix}labels.npy", cards.y if prefix else np.where(np.arange(48) < 32, cards.y, -1))
     with Library(make_library(tmp_path)) as library:
         ids = library.particles()["area_px"].sort_values().index
+    Path("images").mkdir()
+    shutil.copy("image.tif", "images")
     labels = {"particle_id": [*ids[:6], *ids[-6:]], "label": ["disc"] * 6 + ["pair"] * 6}
     pd.DataFrame(labels).to_csv("labels.csv", index=False)
     return tmp_path
