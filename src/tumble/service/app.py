@@ -32,7 +32,7 @@ from tumble.pipeline.extraction import ExtractionOptions, find_particles
 from tumble.service import documentation as doc
 from tumble.service.answers import described_image, described_particles, joined_answers, places
 from tumble.service.batching import Batcher, Busy
-from tumble.service.guard import BodyLimit, BodyLimits, TooLarge
+from tumble.service.guard import BodyLimit, BodyLimits, HangUp, TooLarge
 from tumble.service.images import (
     InputLimits,
     crops_from_file,
@@ -263,6 +263,7 @@ def create_service(model: ServedModel, settings: ServiceSettings | None = None) 
     # The last that is added is the first to be asked.
     app.add_middleware(BodyLimit, limits=settings.body)  # pyright: ignore[reportArgumentType]
     app.add_middleware(Guard, security=security)
+    app.add_middleware(HangUp)  # pyright: ignore[reportArgumentType]
     doc.describe_security(app, with_token=settings.token is not None)
     return app
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["BodyLimit", "BodyLimits", "TooLarge"]
+__all__ = ["BodyLimit", "BodyLimits", "HangUp", "TooLarge"]
 
 
 class TooLarge(Exception):
@@ -86,9 +86,45 @@ class BodyLimit:
                 raise
             status = {TooLarge: 413, TooSlow: 408, Full: 503}[type(error)]
             retry = {"Retry-After": "5"} if status == 503 else {}
-            await send_problem(send, status, str(error), {"Connection": "close", **retry})
+            await send_problem(send, status, str(error), retry)
         finally:
             self.bytes_together -= body.n_bytes
+
+
+class HangUp:
+    """Middleware that ends the connection of a request which is refused before all of it has arrived.
+
+    Otherwise the rest, which may have no end, would still be taken and thrown away.
+
+    Parameters
+    ----------
+    app : ASGI application
+        What lies behind.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        complete = not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+        async def noted() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = complete or not message.get("more_body", False)
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and not complete:
+                others = [(name, value) for name, value in message["headers"] if name.lower() != b"connection"]
+                message["headers"] = [*others, (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, noted, closing)
 
 
 class _Body:
