@@ -66,8 +66,8 @@ def cards(n_labelled: int, n_unlabelled: int, n_test: int, seed: int, *, angle: 
 
 def cards_without_labels(n_unlabelled: int, n_test: int, seed: int, suit: str | None = None) -> Split:
     """Cards of one suit (None: of all four) at any angle and place, none of them labelled."""
-    drawn = make_cards(n_unlabelled, random_state=UNLABELLED_CARDS + seed)
-    test = make_cards(n_test, random_state=TEST + seed)
+    drawn = make_cards(n_unlabelled, angle=180, random_state=UNLABELLED_CARDS + seed)
+    test = make_cards(n_test, angle=180, random_state=TEST + seed)
     X = drawn.X if suit is None else drawn.X[drawn.y == drawn.classes.index(suit)]
     return Split(X, np.full(len(X), UNLABELLED), test.X, test.y, test.classes, test)
 
