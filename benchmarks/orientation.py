@@ -12,13 +12,13 @@ constant for each suit:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import data
 from benchmarks.common import Record, Row, arguments, parse, with_options
+from benchmarks.methods import fit
 from tumble import RVAE
 from tumble.metrics import angle_error
 
@@ -44,7 +44,7 @@ def score(model: RVAE, split: data.Split, suits: Sequence[str]) -> Row:
         a, b = found[own], truth[own]
         correlation[suit] = fisher_lee_correlation(a, b)
         constant = np.angle(np.exp(1j * (a - b)).mean())
-        error[suit] = float(np.degrees(np.median(np.abs(angle_error(a - constant, b)))))
+        error[suit] = float(np.degrees(np.median(angle_error(a - constant, b))))
     return {"least_correlation": min(correlation.values()), "correlation": correlation, "median_error_deg": error}
 
 
@@ -59,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             def work(seed: int = seed, suit: str = suit) -> Row:
                 split = data.cards_without_labels(*sizes, seed, None if suit == ALL else suit)
                 short = {"max_epochs": 1} if options.quick else {}
-                started = perf_counter()
-                model = RVAE(**{**options.settings, **short, "random_state": seed}).fit(split.X)
-                seconds = perf_counter() - started
+                model, seconds = fit(RVAE(**{**options.settings, **short, "random_state": seed}), split)
                 return {**score(model, split, SUITS if suit == ALL else [suit]), "seconds": seconds}
 
             record.measure(with_options({"method": "RVAE", "fitted_to": suit, "seed": seed}, options), work)
