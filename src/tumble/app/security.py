@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -108,8 +109,8 @@ class Security:
         return name == self.host.strip("[]").lower() or (is_loopback(self.host) and name in _LOOPBACK_NAMES)
 
 
-class _TooLargeError(Exception):
-    """The body grew beyond the limit while it was read."""
+class _TooLargeError(HTTPException):
+    """The body grew beyond the limit while it was read; frameworks let such an error pass, and turn others into 400."""
 
 
 class Guard:
@@ -197,8 +198,11 @@ class Guard:
         return response
 
     def _too_large(self, headers: Headers) -> Response:
+        return refusal(headers, 413, self._limit_sentence())
+
+    def _limit_sentence(self) -> str:
         limit = self.security.max_body_bytes / 2**20
-        return refusal(headers, 413, f"The request is larger than {limit:.0f} MiB, which is the most that is taken.")
+        return f"The request is larger than {limit:.3g} MiB, which is the most that is taken."
 
     def _limited(self, receive: Receive) -> Receive:
         seen = 0
@@ -208,7 +212,7 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.security.max_body_bytes:
-                raise _TooLargeError
+                raise _TooLargeError(413, self._limit_sentence())
             return message
 
         return limited

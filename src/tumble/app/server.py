@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -14,7 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
+from tumble.app import label_routes, train_routes
 from tumble.app.deps import FOLDER, render
+from tumble.app.gallery import Suggestions
+from tumble.app.images import CropStore
+from tumble.app.runs import Runs, models_folder
 from tumble.app.security import Guard, Security
 from tumble.errors import TumbleError
 from tumble.library import Library
@@ -35,10 +40,16 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    return []
+    return [label_routes.router, train_routes.router]
 
 
-def create_app(library: Library | str | Path, *, security: Security | None = None, author: str = "unknown") -> FastAPI:
+def create_app(
+    library: Library | str | Path,
+    *,
+    security: Security | None = None,
+    author: str = "unknown",
+    models: Path | None = None,
+) -> FastAPI:
     """Make the application that shows one library in a browser.
 
     Parameters
@@ -49,6 +60,8 @@ def create_app(library: Library | str | Path, *, security: Security | None = Non
         Who may use it; this machine alone if not given.
     author : str
         Whose name labels are stored under.
+    models : Path, optional
+        Folder for models that are trained; beside the library if not given.
 
     Returns
     -------
@@ -65,6 +78,7 @@ def create_app(library: Library | str | Path, *, security: Security | None = Non
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.suggestions.close()
         if opened is not library:
             opened.close()
 
@@ -72,6 +86,10 @@ def create_app(library: Library | str | Path, *, security: Security | None = Non
     app.state.library = opened
     app.state.security = security or Security()
     app.state.author = author
+    app.state.crops = CropStore(opened)
+    app.state.suggestions = Suggestions()
+    address = opened.url if isinstance(library, Library) else os.fspath(library)
+    app.state.runs = Runs(opened, address, models_folder(address, models))
     routers = _routers()
     for router in routers:
         app.include_router(router)
