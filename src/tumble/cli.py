@@ -22,6 +22,7 @@ from tumble.commands import export as export_commands
 from tumble.commands import extract as extract_commands
 from tumble.commands import query as query_commands
 from tumble.commands import reproduce as reproduce_commands
+from tumble.commands import serve as serve_commands
 from tumble.commands.shared import user_name
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
@@ -330,6 +331,7 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
 query_commands.register(app)
 export_commands.register(app)
 reproduce_commands.register(app)
+serve_commands.register(app)
 app_command.register(app)
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Self
 
 from tumble.library import classes, images, label_actions, label_log, models
-from tumble.library.database import Database
+from tumble.library.database import Database, wait_for_turn
 from tumble.library.questions import Questions
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Library(Questions):
             return known
         row = images.micrograph_row(micrograph, particles, file_hash)  # the slow part, before others are locked out
         with self._database.writing() as connection:
-            images.lock_content(connection, micrograph.content_hash)
+            wait_for_turn(connection, f"micrograph {micrograph.content_hash}")
             found = images.find_micrograph(connection, micrograph.content_hash)
             if found is not None:  # another process was faster
                 return int(found.id)

@@ -13,6 +13,7 @@
   let anchor = 0;
   let selected = new Set();
   let saving = Promise.resolve();
+  let waiting = 0;
 
   const image = (id) => `/crops/${id}.png?v=${initial.key}`;
   const address = () => new URLSearchParams(location.search);
@@ -197,8 +198,9 @@
         which.forEach((i, k) => { page.particles[i].label = before[k]; dress(cards[i], page.particles[i]); });
       },
     );
+    waiting += 1;
     document.body.dataset.saved = "no";
-    saving.then(() => { document.body.dataset.saved = "yes"; });
+    saving.then(() => { waiting -= 1; document.body.dataset.saved = waiting ? "no" : "yes"; });
     selected = new Set();
     forward(which[which.length - 1]);
   }
