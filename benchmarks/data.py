@@ -64,6 +64,14 @@ def cards(n_labelled: int, n_unlabelled: int, n_test: int, seed: int, *, angle: 
     return Split(X, y, test.X, test.y, test.classes, test)
 
 
+def cards_without_labels(n_unlabelled: int, n_test: int, seed: int, suit: str | None = None) -> Split:
+    """Cards of one suit (None: of all four) at any angle and place, none of them labelled."""
+    drawn = make_cards(n_unlabelled, angle=180, random_state=UNLABELLED_CARDS + seed)
+    test = make_cards(n_test, angle=180, random_state=TEST + seed)
+    X = drawn.X if suit is None else drawn.X[drawn.y == drawn.classes.index(suit)]
+    return Split(X, np.full(len(X), UNLABELLED), test.X, test.y, test.classes, test)
+
+
 def agglomerates(n_labelled: int, n_test: int, seed: int, *, counts: tuple[int, ...] = GOLD_COUNTS) -> Split:
     """Agglomerates in the paper's numbers, of which `n_labelled` of each class keep their label."""
     drawn = make_agglomerates(counts, random_state=AGGLOMERATES + seed)

@@ -22,6 +22,7 @@ from benchmarks.competitors import CNNClassifier, FixMatchClassifier
 from benchmarks.confidence import merged, reliability
 from benchmarks.factors import circular_linear_correlation
 from benchmarks.methods import METHODS, make
+from benchmarks.orientation import fisher_lee_correlation
 from benchmarks.pyroved_peer import PyrovedClassifier, import_pyroved
 
 from tumble import SSRVAEClassifier
@@ -283,6 +284,17 @@ def test_reliability_and_circular_correlation():
     assert circular_linear_correlation(np.ones(50), angle) == 0
 
 
+def test_correlation_of_angles_is_the_sum_over_pairs():
+    rng = np.random.default_rng(0)
+    a, b = rng.vonmises(0, 0.5, (2, 40))
+    first, second = np.triu_indices(40, 1)
+    sine_a, sine_b = np.sin(a[first] - a[second]), np.sin(b[first] - b[second])
+    pairs = (sine_a * sine_b).sum() / np.sqrt((sine_a**2).sum() * (sine_b**2).sum())
+    assert fisher_lee_correlation(a, b) == pytest.approx(pairs)
+    assert fisher_lee_correlation(a, a + 5) == pytest.approx(1)
+    assert fisher_lee_correlation(a, 2 - a) == pytest.approx(-1)
+
+
 def test_novelty_is_scored_against_the_suit_without_labels(monkeypatch, tmp_path):
     from benchmarks import confidence
 
@@ -327,6 +339,7 @@ QUICK = {
     "plankton": [],
     "speed": ["--methods", "tumble", "paper"],
     "factors": [],
+    "orientation": [],
     "confidence": [],
     "nanogold": ["--methods", "tumble"],
     "ablation": ["--without", "nothing (the default)", "generative part"],

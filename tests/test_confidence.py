@@ -116,6 +116,16 @@ def test_the_limits_hold_for_known_objects_that_were_not_seen():
         assert float((model.novelty(torch.from_numpy(fresh)) > limit).float().mean()) < most
 
 
+def test_the_distance_counts_only_where_the_training_images_nearly_end():
+    head, rng = NoveltyHead(2, hidden=4), np.random.default_rng(0)
+    known, seen = torch.from_numpy(rng.normal(size=(2, 1000, 2)).astype(np.float32))
+    head.set_scale(known, seen)
+    high = float(seen[:, 1].quantile(0.85))
+    near, usual, far = head._score(torch.tensor([[1.0, -3.0], [1.0, high], [1.0, 8.0]])).tolist()
+    assert usual == near
+    assert far > 5 > near > 0
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_a_single_unlabelled_image_is_enough(seed):
     """Then one labelled image is drawn beside it, from one fold; there is nothing to train the others on."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,10 +23,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import tumble
+from tumble import SSRVAEClassifier
 from tumble.cli import app
 from tumble.datasets import make_cards
 from tumble.estimators import base
 from tumble.library import Library
+from tumble.service.app import create_service
+from tumble.service.model import load_served_model
+from tumble.service.run import running_service
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -36,6 +41,8 @@ PAGES = sorted(
     for path in DOCS.rglob("*.md")
     if not {"_build", "_generated", "generated"} & set(path.parts) and path.name != "architecture.md"
 )
+#: Services of the pages; their threads end with the process.
+STARTED = []
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.M | re.S)
 
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -67,6 +74,8 @@ def workspace(tmp_path, monkeypatch):
         np.save(f"{prefix}labels.npy", cards.y if prefix else np.where(np.arange(48) < 32, cards.y, -1))
     with Library(make_library(tmp_path)) as library:
         ids = library.particles()["area_px"].sort_values().index
+    Path("images").mkdir()
+    shutil.copy("image.tif", "images")
     labels = {"particle_id": [*ids[:6], *ids[-6:]], "label": ["disc"] * 6 + ["pair"] * 6}
     pd.DataFrame(labels).to_csv("labels.csv", index=False)
     return tmp_path
@@ -105,6 +114,8 @@ def type_command(words):
     match words:
         case ["tumble", "demo", *_]:
             parse(words)  # tests/test_demo.py runs it
+        case ["tumble", "serve", *arguments]:
+            start_service(arguments)
         case ["tumble", *arguments]:
             outcome = CliRunner().invoke(app, arguments)
             assert outcome.exit_code == 0, f"{words}\n{outcome.output}"
@@ -121,6 +132,18 @@ def type_command(words):
             assert (ROOT / f"{module.replace('.', '/')}.py").exists()
         case _:
             pytest.fail(f"no test knows how to check the command {words}")
+
+
+def start_service(arguments):
+    """Serve in a thread, until the tests end, what a reader would serve in another terminal."""
+    command = get_command(app).commands["serve"]
+    given = command.make_context("serve", list(arguments)).params
+    if not Path(given["model"]).exists():
+        crops, y = np.load("images.npy"), np.load("labels.npy")
+        SSRVAEClassifier(max_epochs=1, random_state=0).fit(crops, y).save(given["model"])
+    service = running_service(create_service(load_served_model(given["model"])), port=given["port"])
+    service.__enter__()
+    STARTED.append(service)
 
 
 def check_install(what):

@@ -95,22 +95,34 @@ def test_a_run_without_a_seed_goes_on_with_its_own(tmp_path):
     assert same_weights(resumed.model, tiny_fit(seed=seed).model)
 
 
-def change_model(folder, change):
+def change_identity(folder, change):
     run = json.loads((folder / "run.json").read_text())
-    change(run["identity"]["model"])
+    change(run["identity"])
     (folder / "run.json").write_text(json.dumps(run))
 
 
-def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    "forget",
+    [lambda identity: identity["model"].pop("fold"), lambda identity: identity["settings"]["disorder"].pop("mirror")],
+)
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path, forget):
     interrupted(tmp_path, 3, seed=1)
-    change_model(tmp_path, lambda model: model.pop("fold"))
+    change_identity(tmp_path, forget)
     resumed = tiny_fit(checkpoint=tmp_path, resume=True, seed=1)
     assert same_weights(resumed.model, tiny_fit(seed=1).model)
 
 
-def test_a_checkpoint_with_another_value_of_that_setting_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda identity: identity["model"].update(fold=not identity["model"]["fold"]),
+        lambda identity: identity["model"].pop("n_classes"),
+        lambda identity: identity.update(model=3),
+    ],
+)
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path, change):
     interrupted(tmp_path, 3, seed=1)
-    change_model(tmp_path, lambda model: model.update(fold=not model["fold"]))
+    change_identity(tmp_path, change)
     with pytest.raises(ConfigError, match="of a run with other networks"):
         tiny_fit(checkpoint=tmp_path, resume=True, seed=1)
 

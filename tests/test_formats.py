@@ -12,8 +12,9 @@ import tifffile
 from helpers_formats import IMAGE, PIXEL_SIZE_NM, WITHOUT_PIXEL_SIZE, WRITERS, write_hdf5, write_hspy, write_tiff
 
 from tumble.errors import ConfigError, DataError, InputFileError
-from tumble.micrograph import frames, iter_micrographs, read_label_image, read_micrograph
+from tumble.micrograph import iter_micrographs, read_label_image, read_micrograph
 from tumble.micrograph.banner import find_banner, has_scale_bar
+from tumble.micrograph.limits import ReadLimits, reading_within
 from tumble.micrograph.sidecar import read_sidecar
 
 pytest.importorskip("rsciio")
@@ -252,11 +253,12 @@ def test_missing_extra_is_one_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.npy", "zlib.ome.tif", "a.h5", "a.png"])
-def test_image_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, name):
+def test_image_bombs_are_refused_before_they_are_unpacked(tmp_path, name):
     WRITERS[name](tmp_path / name)
-    monkeypatch.setattr(frames, "MAX_FRAME_PX", 24 * 36 - 1)
-    with pytest.raises(InputFileError, match=r"24 x 36 px; at most 863 px"):
+    limits = ReadLimits(max_frame_px=24 * 36 - 1)
+    with reading_within(limits), pytest.raises(InputFileError, match=r"24 x 36 px; at most 863 px"):
         read_micrograph(tmp_path / name)
+    assert read_micrograph(tmp_path / name).pixels.shape == (24, 36)
 
 
 def test_file_that_unpacks_to_far_more_than_it_holds(tmp_path):

@@ -369,7 +369,7 @@ def test_info_counts(filled):
     filled.add_labels([1, 2, 9], ["rod", "rod", "cube"], author="a", source="b")
     info = filled.info()
     assert info["size_bytes"] > 10_000
-    assert info["schema_version"] == "0002"
+    assert info["schema_version"] == "0003"
     counts = {name: info[name] for name in ("micrographs", "particles", "models", "predictions", "labelled")}
     assert counts == {"micrographs": 2, "particles": 9, "models": 0, "predictions": 0, "labelled": 3}
     assert info["labels"] == {"cube": 1, "rod": 2}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from helpers_postgres import postgres_binaries, running_server
 from make_library_fixtures import expected, fill
 
 from tumble.errors import LabelError, LibraryError
-from tumble.library import Library, Query, schema
+from tumble.library import Library, Query, models, schema
 
 pytest.importorskip("psycopg")
 BINARIES = postgres_binaries()
@@ -110,6 +111,17 @@ def test_errors_of_a_server_are_explained(server, url):
         Library("postgresql://tumble:secret@127.0.0.1:1/postgres")
     with pytest.raises(LibraryError, match="does not exist"):
         Library(server.replace("/postgres?", "/nowhere?"))
+
+
+def test_a_model_that_another_process_is_storing_is_waited_for(url):
+    record = make_record("m", environment={"weights_sha256": "x"})
+    with Library(url, create=True) as first, Library(url) as second, ThreadPoolExecutor(1) as pool:
+        with first._database.writing() as connection:
+            stored = models.ensure_model(connection, record)
+            other = pool.submit(second.ensure_model, record)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.5)
+        assert other.result(timeout=60) == stored
 
 
 WORKER = """

@@ -356,17 +356,17 @@ def next_version(tmp_path, monkeypatch):
     folder = tmp_path / "migrations"
     shutil.copytree(Path(database.__file__).parent / "migrations", folder)
     monkeypatch.setattr(database, "MIGRATIONS", str(folder))
-    monkeypatch.setattr(database, "KNOWN_REVISIONS", (*schema.KNOWN_REVISIONS, "0003"))
-    monkeypatch.setattr(database, "SCHEMA_VERSION", "0003")
-    return folder / "versions" / "0003_next.py"
+    monkeypatch.setattr(database, "KNOWN_REVISIONS", (*schema.KNOWN_REVISIONS, "0004"))
+    monkeypatch.setattr(database, "SCHEMA_VERSION", "0004")
+    return folder / "versions" / "0004_next.py"
 
 
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade():

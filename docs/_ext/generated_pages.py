@@ -25,6 +25,7 @@ _FOR_DEVELOPERS = ("test", "docs")
 _EXTRAS = {
     "formats": "files of microscopes beyond TIFF, PNG, JPEG, BMP and NPY",
     "app": "the web application",
+    "serve": "the classifier as a service, and its client",
     "scale": "many files on many machines, and a database server",
     "onnx": "exporting the classifier, and running it without PyTorch",
     "export": "Parquet and AnnData files, ROI of ImageJ",

@@ -17,10 +17,12 @@ import typer
 from tumble import console
 from tumble import options as opt
 from tumble._version import __version__
+from tumble.commands import app as app_command
 from tumble.commands import export as export_commands
 from tumble.commands import extract as extract_commands
 from tumble.commands import query as query_commands
 from tumble.commands import reproduce as reproduce_commands
+from tumble.commands import serve as serve_commands
 from tumble.commands.shared import user_name
 from tumble.console import ProgressDisplay, guarded, note, result
 from tumble.errors import ConfigError
@@ -187,6 +189,10 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Size of the steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the state of the fit; the same command then goes on from it."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in that folder.")] = False,
     quiet: opt.QuietOption = False,
 ) -> None:
@@ -218,7 +224,14 @@ def fit(
         ).set_params(**{key: value for key, value in given.items() if value is not None})
         with Library(library) as opened:
             record = fit_library(
-                opened, model, name=name, estimator=estimator, callbacks=[display.epoch], overwrite=overwrite
+                opened,
+                model,
+                name=name,
+                estimator=estimator,
+                callbacks=[display.epoch],
+                checkpoint=checkpoint,
+                resume=checkpoint is not None,
+                overwrite=overwrite,
             )
     labels, took = len(record.labelled_particle_ids), console.format_duration(record.fit_seconds)
     result(f"Model {record.name!r} of {len(record.classes)} classes fitted with {labels} labels in {took}: {model}")
@@ -321,6 +334,8 @@ def _next_step(library: str, content: Mapping[str, Any]) -> str:
 query_commands.register(app)
 export_commands.register(app)
 reproduce_commands.register(app)
+serve_commands.register(app)
+app_command.register(app)
 
 
 def main() -> None:

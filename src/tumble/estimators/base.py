@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 
 from tumble.errors import ConfigError, NotFittedError
 from tumble.estimators.settings import fit_config, objective
+from tumble.estimators.show import explore, fit_html
 from tumble.estimators.storage import describe, restored
 from tumble.fit import fit_ssrvae
 from tumble.fit.batches import as_images
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tumble.fit.batches import TrainingData
     from tumble.model.config import ModelConfig
     from tumble.model.ssrvae import SSRVAE, PosteriorZPose
+    from tumble.notebook import HtmlView
 
 __all__ = ["FitOptions", "ImageModel", "resolve_device", "stacked"]
 
@@ -203,6 +205,38 @@ class ImageModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 drawn.append(self.model_.expectation(self.model_.to_mean(self.model_.canonical(z, y))))
         images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
         return images[:, :, :, 0] if images.shape[3] == 1 else images
+
+    def explore(self, *, n: int = 9, extent: float = 2.0) -> HtmlView:
+        """Show in a notebook what the model draws, with sliders for class, latent factors, angle and shift.
+
+        Parameters
+        ----------
+        n : int, default=9
+            Steps of each latent factor; the first two have sliders, as in :meth:`traverse`.
+        extent : float, default=2.0
+            The sliders span [-extent, extent], in standard deviations of the class's objects.
+
+        Returns
+        -------
+        HtmlView
+            Self-contained: it works without a kernel, and in a notebook that was exported.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        """
+        return explore(self, n=n, extent=extent)
+
+    def _repr_html_inner(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """Add what came of the fit to scikit-learn's table of parameters."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle and hasattr(self, "model_"):
+            bundle["text/html"] += fit_html(self)
+        return bundle
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``weights.safetensors`` into a folder, which is made if need be.

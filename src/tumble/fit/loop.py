@@ -13,7 +13,6 @@ import numpy as np
 
 from tumble.errors import DataError
 from tumble.fit.callbacks import Callback, Checkpoint, EpochReport
-from tumble.fit.config import FitConfig
 from tumble.fit.distributed import join_processes
 from tumble.fit.objective import DefaultObjective
 from tumble.fit.run import Run
@@ -27,7 +26,6 @@ from tumble.fit.state import (
     read_state,
     write_state,
 )
-from tumble.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import os
@@ -37,8 +35,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tumble.fit.batches import TrainingData
+    from tumble.fit.config import FitConfig
     from tumble.fit.distributed import Ranks
     from tumble.fit.objective import Objective
+    from tumble.model.config import ModelConfig
     from tumble.model.ssrvae import SSRVAE
 
     _AnyCallback = Callable[[EpochReport], None]
@@ -159,7 +159,7 @@ def fit_ssrvae(
     run = Run(data, model_config, settings, objective, class_prior=class_prior, seed=seed, ranks=ranks)
     session = _Session(run, validation, callbacks, identity, started)
     if folder is not None and state is not None:
-        older = {"model": defaults_of(ModelConfig), "settings": defaults_of(FitConfig)}
+        older = {"model": defaults_of(model_config), "settings": defaults_of(settings)}
         check_identity(folder, state.identity, identity, older)
     elif folder is not None and ranks.leads:
         discard_state(folder)

@@ -214,7 +214,7 @@ def check_identity(
     `older` says what a run had of the fields of an entry that did not exist yet when it was written: their defaults.
     """
     plain, older = json.loads(json.dumps([expected, older]))  # as the file holds it: lists for tuples
-    found = {name: {**older[name], **entry} if name in older else entry for name, entry in found.items()}
+    found = {name: _completed(entry, older.get(name)) for name, entry in found.items()}
     differing = [name for name in sorted({*found, *plain}) if found.get(name) != plain.get(name)]
     if differing:
         raise ConfigError(
@@ -223,10 +223,23 @@ def check_identity(
         )
 
 
-def defaults_of(settings: type[DataclassInstance]) -> dict[str, Any]:
-    """Give the fields of a dataclass that have a default, with it."""
-    fields = dataclasses.fields(settings)
-    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+def defaults_of(settings: DataclassInstance) -> dict[str, Any]:
+    """Give the defaults of the fields of settings, those of settings within them as a dict of their own."""
+    defaults = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            defaults[field.name] = defaults_of(value)
+        elif field.default is not dataclasses.MISSING:
+            defaults[field.name] = field.default
+    return defaults
+
+
+def _completed(entry: Any, defaults: Any) -> Any:
+    # Whatever else a damaged file holds in place of a dict stays as it is, and differs from what is expected.
+    if not isinstance(entry, dict) or not isinstance(defaults, dict):
+        return entry
+    return {**defaults, **{name: _completed(value, defaults.get(name)) for name, value in entry.items()}}
 
 
 def _describe(name: str) -> str:

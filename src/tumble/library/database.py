@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from tumble.library.schema import KNOWN_REVISIONS, SCHEMA_VERSION, VERSION_TABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Database"]
+__all__ = ["Database", "wait_for_turn"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,6 @@ CACHE_KIB = 64 * 1024
 
 #: Where Alembic finds the revisions: a folder of this package.
 MIGRATIONS = "tumble.library:migrations"
-
-#: Any number that no other program uses for its advisory locks.
-_UPGRADE_LOCK = 0x74756D626C65
 
 _UNCHANGED = "Nothing of this step was stored; what the library held before is unchanged."
 
@@ -173,7 +171,7 @@ class Database:
             with self._explained(), self.engine.connect() as connection:
                 _use_write_ahead_log(connection)
         with self.writing() as connection:
-            _wait_for_turn(connection)
+            wait_for_turn(connection, "schema")
             if _stored_revision(connection) == SCHEMA_VERSION:
                 return  # another process was faster
             _upgrade(connection)
@@ -277,10 +275,15 @@ def _use_write_ahead_log(connection: sa.Connection) -> None:
     dbapi_connection.execute("PRAGMA journal_mode = WAL")  # not possible inside a transaction
 
 
-def _wait_for_turn(connection: sa.Connection) -> None:
-    """Let one process at a time make or upgrade the tables; in SQLite the transaction itself does."""
+def wait_for_turn(connection: sa.Connection, what: str) -> None:
+    """Let one process at a time look for something and store it if it is missing, until its transaction ends.
+
+    SQLite has but one writer anyway.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        # Other applications may lock in the same database: the key is 60 bits that they will not hit.
+        key = int(hashlib.sha256(f"tumble {what}".encode()).hexdigest()[:15], 16)
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:

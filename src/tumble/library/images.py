@@ -38,7 +38,6 @@ __all__ = [
     "insert_micrograph",
     "inserted_id",
     "json_form",
-    "lock_content",
     "micrograph_row",
     "read_crops",
     "read_mask",
@@ -68,13 +67,6 @@ def find_micrograph(connection: sa.Connection, content_hash: str) -> Any | None:
     """Return id and extraction settings of the micrograph with this content."""
     query = sa.select(micrographs.c.id, micrographs.c.extraction).where(micrographs.c.content_hash == content_hash)
     return connection.execute(query).first()
-
-
-def lock_content(connection: sa.Connection, content_hash: str) -> None:
-    """Wait until no other process adds the micrograph of this content; SQLite has but one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        key = int(content_hash[:15], 16)
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def micrograph_row(micrograph: Micrograph, found: Particles, file_hash: str | None = None) -> dict[str, Any]:

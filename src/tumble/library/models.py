@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tumble._version import __version__
 from tumble.errors import LibraryError
+from tumble.library.database import wait_for_turn
 from tumble.library.encoding import (
     float32_from_bytes,
     float32_to_bytes,
@@ -130,6 +131,7 @@ def read_models(connection: sa.Connection) -> pd.DataFrame:
 
 def ensure_model(connection: sa.Connection, record: ModelRecord) -> int:
     """Return the id of the newest model of this name if it has the same weights, otherwise insert the model."""
+    wait_for_turn(connection, f"model {record.name}")
     query = sa.select(models.c.id, models.c.environment).where(models.c.name == record.name)
     known = connection.execute(query.order_by(models.c.id.desc()).limit(1)).first()
     weights = record.environment.get("weights_sha256")

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+from tumble.colours import class_colours
 from tumble.library import duplicates, images, label_actions, label_log, models, search
+from tumble.library.classes import read_classes
 from tumble.library.measurements import read_measurements
 from tumble.library.neighbours import nearest_neighbours
 from tumble.library.schema import SCHEMA_VERSION, micrographs, particles, predictions
 from tumble.library.schema import models as model_table
+from tumble.notebook import gallery
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from tumble.library.database import Database
     from tumble.library.label_log import IdsLike
     from tumble.library.search import Page, Query
+    from tumble.notebook import HtmlView
     from tumble.types import ModelRecord, Predictions
 
 __all__ = ["Questions"]
@@ -172,6 +176,17 @@ class Questions:
         with self._database.reading() as connection:
             return label_actions.read_actions(connection)
 
+    def classes(self) -> pd.DataFrame:
+        """Return every class of the labels, in the order in which they are shown.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by `class_name`: `colour` (``"#rrggbb"``) and `n_labels`, the particles that have this label now.
+        """
+        with self._database.reading() as connection:
+            return read_classes(connection)
+
     def models(self) -> pd.DataFrame:
         """Return one row per model, oldest first, indexed by `model_id`.
 
@@ -251,6 +266,46 @@ class Questions:
         """
         with self._database.reading() as connection:
             return search.search_particles(connection, query)
+
+    def gallery(self, query: Query | None = None) -> HtmlView:
+        """Show particles in a notebook, each framed in the colour of its class.
+
+        Parameters
+        ----------
+        query : Query, optional
+            Which, in which order; `limit` says how many. The first hundred if not given.
+
+        Returns
+        -------
+        HtmlView
+            A solid frame is a label, a dashed one a prediction. It stays in a notebook that is exported.
+
+        Raises
+        ------
+        ConfigError
+            The query needs a model and none has classified the particles.
+        LibraryError
+            There is no model of that name.
+        """
+        query = query or search.Query()
+        with self._database.reading() as connection:
+            page = search.search_particles(connection, query).particles
+            total = search.count_particles(connection, query)
+            crops: dict[int, npt.NDArray[np.uint8]] = {}
+            for _, group in page.groupby("micrograph_id"):  # crops of two micrographs need not be of one size
+                ids = [int(i) for i in group.index]
+                crops |= zip(ids, images.read_crops(connection, ids), strict=True)
+            labels = label_log.read_current_labels(connection)
+            row = (
+                models.predicting_model(connection)
+                if query.model is None
+                else models.find_model(connection, query.model)
+            )
+        classes = list(dict.fromkeys([*(row.classes if row else ()), *sorted(labels.unique())]))
+        page = page.reindex(columns=["label", "predicted", "probability"]).astype(object)
+        rows = page.where(page.notna(), None).rename_axis("particle_id").reset_index().to_dict("records")
+        shown = [crops[int(i)] for i in page.index]
+        return gallery(shown, rows, colours=class_colours(classes), total=total)  # type: ignore[arg-type]
 
     def count(self, query: Query) -> int:
         """Return how many particles meet the conditions of a query, on all its pages."""

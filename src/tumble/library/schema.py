@@ -29,6 +29,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "VERSION_TABLE",
     "Json",
+    "classes",
     "label_actions",
     "labels",
     "metadata",
@@ -42,7 +43,7 @@ __all__ = [
 
 #: Revisions of the schema, oldest first. They repeat the files in ``migrations/versions`` so that opening an
 #: up-to-date library need not import Alembic.
-KNOWN_REVISIONS = ("0001", "0002")
+KNOWN_REVISIONS = ("0001", "0002", "0003")
 
 #: The revision that this version of `tumble` writes.
 SCHEMA_VERSION = KNOWN_REVISIONS[-1]
@@ -193,6 +194,15 @@ labels = sa.Table(
     sa.Index("ix_labels_particle_id_id", "particle_id", "id"),
     sa.Index("ix_labels_label", "label"),
     sqlite_autoincrement=True,  # ids only ever grow: they order the history
+)
+
+# How labels are shown; a label needs no row here.
+classes = sa.Table(
+    "classes",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("colour", sa.String(7), nullable=False),  # #rrggbb
+    sa.Column("position", sa.Integer, nullable=False),
 )
 
 models = sa.Table(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Self
 
-from tumble.library import images, label_actions, label_log, models
-from tumble.library.database import Database
+from tumble.library import classes, images, label_actions, label_log, models
+from tumble.library.database import Database, wait_for_turn
 from tumble.library.questions import Questions
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Library(Questions):
             return known
         row = images.micrograph_row(micrograph, particles, file_hash)  # the slow part, before others are locked out
         with self._database.writing() as connection:
-            images.lock_content(connection, micrograph.content_hash)
+            wait_for_turn(connection, f"micrograph {micrograph.content_hash}")
             found = images.find_micrograph(connection, micrograph.content_hash)
             if found is not None:  # another process was faster
                 return int(found.id)
@@ -211,6 +211,54 @@ class Library(Questions):
         """Restore what this person took back last, unless they have labelled since."""
         with self._database.writing() as connection:
             return label_actions.redo(connection, author)
+
+    def put_class(self, name: str, colour: str | None = None) -> None:
+        """Store a class without labels, or the colour of any.
+
+        Parameters
+        ----------
+        name : str
+            Its name, which is the label.
+        colour : str, optional
+            ``"#rrggbb"``; for a new class one that no other has, if not given.
+
+        Raises
+        ------
+        LabelError
+            The name or the colour is none.
+        """
+        with self._database.writing() as connection:
+            classes.put_class(connection, name, colour)
+
+    def rename_class(self, old: str, new: str, *, author: str, source: str) -> int:
+        """Rename a class, or merge it into another that exists: its labels are given anew, as one action.
+
+        Parameters
+        ----------
+        old, new : str
+            Names.
+        author, source : str
+            As in :meth:`add_labels`.
+
+        Returns
+        -------
+        int
+            How many particles were labelled anew; :meth:`undo_labels` gives them their label back.
+
+        Raises
+        ------
+        LabelError
+            There is no such class, or `new` cannot be a name.
+        """
+        label_log.check_text("author", author)
+        label_log.check_text("source", source)
+        with self._database.writing() as connection:
+            return classes.rename_class(connection, old, new, author, source)
+
+    def remove_class(self, name: str) -> None:
+        """Forget a class that has no labels; one that has is refused with a `LabelError`."""
+        with self._database.writing() as connection:
+            classes.remove_class(connection, name)
 
     def add_model(self, record: ModelRecord) -> int:
         """Store what is known about a fitted model; of models with one name, the newest counts."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumble.errors import InputFileError
+from tumble.micrograph.limits import MAX_FRAME_PX, read_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +28,6 @@ __all__ = [
     "damaged_file",
     "readable_size",
 ]
-
-#: Pixels of one frame. Extraction holds several copies in 32-bit floats, some 10 GB at this size.
-MAX_FRAME_PX = 2**29
 
 #: A frame may be larger than its file by this factor. Deflate, the densest of the usual compressions, reaches 1,032.
 MAX_COMPRESSION = 1_032
@@ -150,15 +148,16 @@ def check_size(name: str, shape: Sequence[int], itemsize: int, stored_bytes: int
     Raises
     ------
     InputFileError
-        It has more than `MAX_FRAME_PX` pixels, or claims to be compressed as no image is.
+        It has more pixels than the limits allow (`MAX_FRAME_PX` by default), or claims to be compressed as no image is.
     """
     pixels = math.prod(shape[:2])
     size = math.prod(shape) * itemsize
-    if pixels > MAX_FRAME_PX:
-        side = math.isqrt(MAX_FRAME_PX)
+    limit = read_limits().max_frame_px
+    if pixels > limit:
+        side = math.isqrt(limit)
         raise InputFileError(
             f"{name}: says that it holds an image of {' x '.join(map(str, shape[:2]))} px; at most "
-            f"{MAX_FRAME_PX:,} px are read ({side:,} x {side:,}). Cut it into tiles, or bin it."
+            f"{limit:,} px are read ({side:,} x {side:,}). Cut it into tiles, or bin it."
         )
     if size > max(HARMLESS_BYTES, MAX_COMPRESSION * stored_bytes):
         raise InputFileError(

@@ -344,14 +344,16 @@ class NoveltyHead(nn.Module):
         known, seen : Tensor of shape (n, 2)
             What :meth:`parts` gives for objects of known classes, and for all training images.
         """
-        for i, sample in enumerate((known, seen)):
-            part = sample[:, i]
-            self.zero[i], self.unit[i] = part.median(), (part.quantile(0.9) - part.median()).clamp(min=1e-3)
+        # The distance is for what was never seen: it begins to count where the training images nearly end, so that it
+        # does not speak over the log odds among objects like them.
+        for i, (part, low, high) in enumerate(((known[:, 0], 0.5, 0.9), (seen[:, 1], 0.9, 0.99))):
+            self.zero[i] = part.quantile(low)
+            self.unit[i] = (part.quantile(high) - self.zero[i]).clamp(min=1e-3)
         self.quantiles.copy_(torch.quantile(self._score(known), torch.linspace(0, 1, 101, device=known.device)))
 
     def _score(self, parts: Tensor) -> Tensor:
         return ((parts - self.zero) / self.unit).amax(dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Score of novelty (batch,); 0 is the median of known objects, and 1 their upper tenth."""
+        """Score of novelty (batch,); about 0 at the median of known objects, and 1 at their upper tenth."""
         return self._score(self.parts(features))

@@ -153,9 +153,12 @@ class SSRVAE(nn.Module):
         """Calibrated q(y | x), (batch, K)."""
         return torch.softmax(self.classify(x) / self.log_temperature.exp(), dim=1)
 
-    def evidence(self, x: Tensor) -> Tensor:
-        """Give what the score of novelty looks at: features of classifier and encoder, (batch, n_features)."""
-        features = self.features(x)
+    def evidence(self, x: Tensor, features: Tensor | None = None) -> Tensor:
+        """Give what the score of novelty looks at: features of classifier and encoder, (batch, n_features).
+
+        Where :meth:`features` of the same images are at hand, they need not be computed again.
+        """
+        features = self.features(x) if features is None else features
         if self.classifier is None:
             return features
         return torch.cat([self.classifier.embed(self.standardise(x)), features], dim=1)

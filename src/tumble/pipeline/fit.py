@@ -45,7 +45,11 @@ def fit_library(
     name: str | None = None,
     estimator: SSRVAEClassifier | None = None,
     particle_ids: Sequence[int] | None = None,
+    labels: pd.Series | None = None,
+    validation: pd.Series | None = None,
     callbacks: Sequence[Callable[[EpochReport], None]] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> ModelRecord:
     """Fit a model to the particles of a library, labelled and unlabelled together, and store it.
@@ -62,8 +66,16 @@ def fit_library(
         What to fit; if not given, one with default settings for objects of arbitrary orientation.
     particle_ids : sequence of int, optional
         Particles to fit on; all if not given.
+    labels : Series, optional
+        Label by particle id; those that the library has now if not given.
+    validation : Series, optional
+        Label by particle id, for particles whose labels are not in `labels`; each epoch reports the accuracy on them.
     callbacks : sequence of callable
         Each is called with a :class:`tumble.fit.EpochReport` after each epoch.
+    checkpoint : path, optional
+        Folder for the state of the fit, written after each epoch.
+    resume : bool, default=False
+        Go on from the state in `checkpoint`, if there is one.
     overwrite : bool, default=False
         Replace a model that is in `model_dir` already. Anything else there is never touched.
 
@@ -86,7 +98,8 @@ def fit_library(
     folder = Path(model_dir).expanduser()
     check_target(folder, overwrite)
     ids = _chosen_particles(library, particle_ids)
-    y = semi_supervised_targets(ids, library.current_labels(), where=str(library.url))
+    known = library.current_labels() if labels is None else labels
+    y = semi_supervised_targets(ids, known, where=str(library.url))
     crops = library.crops(ids)
     if estimator is None:
         from tumble.estimators import SSRVAEClassifier
@@ -94,7 +107,10 @@ def fit_library(
         # Particles lie in their micrograph as they fell: labelled ones are no more upright than the others.
         estimator = SSRVAEClassifier(labelled_orientation="arbitrary")
     logger.info("fitting on %d particles, %d of them labelled", len(ids), sum(v is not None for v in y))
-    estimator.fit(crops, y, callbacks=callbacks)
+    held_out = None
+    if validation is not None:
+        held_out = library.crops(validation.index.to_numpy()), validation.to_numpy(dtype=object)
+    estimator.fit(crops, y, callbacks=callbacks, validation=held_out, checkpoint=checkpoint, resume=resume)
     with new_folder(folder) as partial:
         estimator.save(partial)
     # The model is safe on disk before the library is told: should that fail, nothing of the fit is lost.

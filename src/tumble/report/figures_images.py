@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from tumble.report.style import FULL_WIDTH, MISSING_COLOUR, class_colours, figure_style, missing_colour, plain
+from tumble.report.style import FULL_WIDTH, MISSING_COLOUR, Figure, class_colours, figure_style, missing_colour, plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

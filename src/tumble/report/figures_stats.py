@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from tumble.report.style import (
     FULL_WIDTH,
     INK,
+    Figure,
     class_colours,
     figure_style,
     missing_colour,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import matplotlib.figure
+
+from tumble.colours import MISSING_COLOUR, PALETTE, class_colours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from matplotlib.axes import Axes
 
@@ -16,6 +20,7 @@ __all__ = [
     "FULL_WIDTH",
     "INK",
     "MISSING_COLOUR",
+    "Figure",
     "class_colours",
     "figure_style",
     "missing_colour",
@@ -27,23 +32,6 @@ __all__ = [
 #: Width of a figure that takes the width of the page, in inches.
 FULL_WIDTH = 10.0
 
-#: Okabe and Ito's colours, then muted ones of Paul Tol's. Bright and unlike ones come first, as they are
-#: drawn as thin lines on grey images.
-PALETTE = (
-    "#56B4E9",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#D55E00",
-    "#F0E442",
-    "#0072B2",
-    "#882255",
-    "#44AA99",
-    "#999933",
-    "#332288",
-    "#AA4499",
-)
-MISSING_COLOUR = "#9AA0A6"
 INK = "#1F2933"
 GRID = "#D9DEE3"
 
@@ -81,26 +69,14 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def class_colours(classes: Sequence[str]) -> dict[str, str]:
-    """Give each class its colour, the same in all figures.
+class Figure(matplotlib.figure.Figure):
+    """A figure that shows itself in a notebook, without pyplot and whatever the backend is."""
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Class names in the order in which colours are given out.
-
-    Returns
-    -------
-    dict of str to str
-        Hexadecimal colours. They tell twelve classes apart, also for readers with colour vision deficiency;
-        further classes start over.
-
-    Examples
-    --------
-    >>> class_colours(["single", "dimer"])
-    {'single': '#56B4E9', 'dimer': '#E69F00'}
-    """
-    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(classes)}
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with figure_style():
+            self.savefig(buffer, format="png", dpi=96)
+        return buffer.getvalue()
 
 
 def missing_colour(*, alone: bool) -> str:

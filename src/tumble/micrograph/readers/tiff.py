@@ -13,6 +13,7 @@ import tifffile
 
 from tumble.errors import InputFileError
 from tumble.micrograph.frames import Frame, Frames, FrameSource, check_size
+from tumble.micrograph.limits import read_limits
 from tumble.micrograph.sidecar import read_sidecar
 from tumble.micrograph.tiff_metadata import banner_row_of_tiff, instrument_metadata, pixel_size_of_tiff
 
@@ -28,7 +29,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 @contextmanager
 def open_tiff(source: FrameSource) -> Iterator[Frames]:
     """Open a TIFF file; pages and planes of equal size are its frames."""
-    with tifffile.TiffFile(source.file) as tiff:
+    # By this argument tifffile leaves alone the files that an OME-TIFF names, wherever they lie; it has no other.
+    with tifffile.TiffFile(source.file, _multifile=read_limits().companions) as tiff:
         if not tiff.series:
             raise InputFileError(f"{source.name}: holds no image; copy or export it again.")
         first = tiff.series[0]

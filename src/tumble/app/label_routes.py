@@ -1,0 +1,299 @@
+"""Routes of the gallery: pages of crops, labels, classes, and the export of a view."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from tumble.app.deps import LibraryDep, render
+from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
+from tumble.app.images import context_image, library_key, particle_box
+from tumble.errors import ConfigError, LibraryError
+from tumble.library import Query as Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["label"])
+
+SOURCE = "app"
+#: The class of what the extraction took for a particle and is none.
+NOT_A_PARTICLE = "not a particle"
+MOST_AT_ONCE = 5000
+_EXPORT_PAGE = 2000
+#: Ids of SQLite and PostgreSQL.
+_LARGEST_ID = 2**63 - 1
+
+Id = Annotated[int, Field(ge=1, le=_LARGEST_ID)]
+Name = Annotated[str, Field(min_length=1, max_length=80)]
+ParticlePath = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
+Place = Annotated[str, Query(max_length=100)]
+
+
+class LabelRequest(BaseModel):
+    """Labels to give, or with None to withdraw."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_AT_ONCE)]
+    label: Name | None
+
+
+class ClassRequest(BaseModel):
+    """A class to make, or the colour of one."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    colour: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] | None = None
+
+
+class RenameRequest(BaseModel):
+    """A class to rename, or to merge into another."""
+
+    model_config = ConfigDict(extra="forbid")
+    old: Name
+    new: Name
+    merge: bool = False
+
+
+class RemoveRequest(BaseModel):
+    """A class to forget."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+
+
+def read_view(
+    sort: Annotated[str, Query(max_length=20)] = "",
+    show: Annotated[str, Query(max_length=20)] = "all",
+    predicted: Annotated[str | None, Query(max_length=200, alias="class")] = None,
+    label: Annotated[str | None, Query(max_length=200)] = None,
+    micrograph: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
+    model: Annotated[str | None, Query(max_length=200)] = None,
+    ids: Annotated[str | None, Query(max_length=60_000)] = None,
+    after: Place = "",
+    before: Place = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = PAGE_SIZE,
+) -> View:
+    """Read a view from an address; an empty value is none."""
+    return View(
+        sort=sort,
+        show=show or "all",
+        predicted=predicted or None,
+        label=label or None,
+        micrograph=micrograph,
+        model=model or None,
+        ids=_ids(ids),
+        after=after,
+        before=before,
+        limit=limit,
+    )
+
+
+ViewDep = Annotated[View, Depends(read_view)]
+
+
+def _ids(text: str | None) -> tuple[int, ...] | None:
+    if not text:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and len(part) < 19 for part in parts):
+        raise ConfigError("ids: write numbers of particles with commas between them.")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _classes(library: Any) -> list[dict[str, Any]]:
+    table = library.classes()
+    rows = zip(table.index.tolist(), table["colour"].tolist(), table["n_labels"].tolist(), strict=True)
+    return [{"name": name, "colour": colour, "n": n} for name, colour, n in rows]
+
+
+@router.get("/label", include_in_schema=False)
+def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response:
+    """Show the gallery; its first page comes with it, so that crops are there at once."""
+    content = _page(request, library, view)
+    micrographs = library.micrographs()
+    model = library.predicting_model()
+    initial = {
+        "page": content,
+        "classes": _classes(library),
+        "not_a_particle": NOT_A_PARTICLE,
+        "key": library_key(library),
+        "has_model": model is not None,
+    }
+    return render(
+        request,
+        "label.html",
+        {
+            "initial": initial,
+            "view": view,
+            "sorts": SORTS,
+            "shows": SHOWS,
+            "model": model,
+            "predicted_classes": library.model_record(model).classes if model else (),
+            "micrographs": list(zip(micrographs.index.tolist(), micrographs["source"].tolist(), strict=True)),
+            "n_particles": sum(micrographs["n_particles"].tolist()),
+        },
+    )
+
+
+def _page(request: Request, library: Any, view: View) -> dict[str, Any]:
+    page = view_page(library, view, request.app.state.suggestions)
+    request.app.state.crops.warm([record["id"] for record in page.particles])
+    return {
+        "particles": page.particles,
+        "sort": page.sort,
+        "after": page.after,
+        "before": page.before,
+        "note": page.note,
+    }
+
+
+@router.get("/api/particles")
+def particles_page(request: Request, library: LibraryDep, view: ViewDep) -> dict[str, Any]:
+    """Return one page of a view."""
+    return _page(request, library, view)
+
+
+@router.get("/api/count")
+def count(library: LibraryDep, view: ViewDep) -> dict[str, int]:
+    """Return how many particles a view has on all pages."""
+    if view.show == "mislabelled" and library.predicting_model() is None:
+        return {"n": 0}
+    return {"n": library.count(view.query())}
+
+
+@router.get("/crops/{particle_id}.png")
+async def crop(request: Request, particle_id: ParticlePath) -> Response:
+    """Return the image of a particle."""
+    store = request.app.state.crops
+    content = store.kept(particle_id)
+    if content is None:
+        from starlette.concurrency import run_in_threadpool
+
+        try:
+            content = await run_in_threadpool(store.png, particle_id)
+        except LibraryError as error:
+            return Response(str(error), 404, media_type="text/plain")
+    return _image(request, content)
+
+
+def _image(request: Request, content: bytes) -> Response:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    # The address has the library's key in it: what it names never changes.
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=604800, immutable"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type="image/png", headers=headers)
+
+
+@router.get("/api/particles/{particle_id}")
+def particle(library: LibraryDep, particle_id: ParticlePath) -> dict[str, Any]:
+    """Return what is known of one particle, and where it lies in its micrograph."""
+    micrograph, box = particle_box(library, particle_id)
+    preview, scale = library.micrograph_preview(micrograph)
+    _, place = context_image(preview, scale, box)
+    history = library.label_history(particle_id).tail(20)
+    entries = zip(history["label"], history["author"], history["created_at"], history["retracted"], strict=True)
+    source = str(library.micrographs()["source"].to_dict()[micrograph])
+    return {
+        "id": particle_id,
+        "micrograph": micrograph,
+        "source": source,
+        "place": place,
+        "history": [
+            {"label": label, "author": author, "at": str(at)[:19], "undone": bool(undone)}
+            for label, author, at, undone in entries
+        ],
+    }
+
+
+@router.get("/context/{particle_id}.png")
+def context(request: Request, library: LibraryDep, particle_id: ParticlePath) -> Response:
+    """Return a particle's surroundings."""
+    micrograph, box = particle_box(library, particle_id)
+    return _image(request, context_image(*library.micrograph_preview(micrograph), box)[0])
+
+
+@router.get("/api/classes")
+def classes(library: LibraryDep) -> list[dict[str, Any]]:
+    """Return the classes in their order."""
+    return _classes(library)
+
+
+@router.post("/api/labels")
+def give_labels(request: Request, library: LibraryDep, asked: LabelRequest) -> dict[str, Any]:
+    """Store one label for some particles, as one action that can be taken back."""
+    ids = list(dict.fromkeys(asked.ids))
+    library.add_labels(ids, [asked.label] * len(ids), author=request.app.state.author, source=SOURCE)
+    return {"n": len(ids), "classes": _classes(library)}
+
+
+@router.post("/api/undo")
+def undo(request: Request, library: LibraryDep) -> dict[str, Any]:
+    """Take back what was labelled last."""
+    return _changed(library, library.undo_labels(request.app.state.author))
+
+
+@router.post("/api/redo")
+def redo(request: Request, library: LibraryDep) -> dict[str, Any]:
+    """Restore what was taken back last."""
+    return _changed(library, library.redo_labels(request.app.state.author))
+
+
+def _changed(library: Any, action: Any) -> dict[str, Any]:
+    return {"n": action.n_labels, "at": action.created_at[:19], "source": action.source, "classes": _classes(library)}
+
+
+@router.post("/api/classes")
+def put_class(library: LibraryDep, asked: ClassRequest) -> list[dict[str, Any]]:
+    """Make a class, or give one another colour."""
+    library.put_class(asked.name, asked.colour)
+    return _classes(library)
+
+
+@router.post("/api/classes/rename")
+def rename_class(request: Request, library: LibraryDep, asked: RenameRequest) -> dict[str, Any]:
+    """Rename a class, or merge it into another."""
+    new = asked.new.strip()
+    if new in library.classes().index and new != asked.old and not asked.merge:
+        raise ConfigError(f"there is a class {new!r} already. Merge the two, or choose another name.")
+    n = library.rename_class(asked.old, new, author=request.app.state.author, source=SOURCE)
+    return {"n": n, "classes": _classes(library)}
+
+
+@router.post("/api/classes/remove")
+def remove_class(library: LibraryDep, asked: RemoveRequest) -> list[dict[str, Any]]:
+    """Forget a class without labels."""
+    library.remove_class(asked.name)
+    return _classes(library)
+
+
+@router.get("/export/labels.csv")
+def export_labels(library: LibraryDep, view: ViewDep) -> Response:
+    """Return the particles of a view as a table that `tumble label --csv` reads."""
+    from fastapi.responses import StreamingResponse
+
+    question = view.query()
+    library.search(Question(limit=1))  # an error is said before the first line
+    headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
+    return StreamingResponse(_csv(library, question), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _csv(library: Any, question: Question) -> Iterator[str]:
+    from dataclasses import replace
+
+    columns = ["label", "predicted", "probability", "novelty", "micrograph_id"]
+    columns += ["equivalent_diameter_px", "equivalent_diameter_nm"]
+    place: tuple[float, int] | None = None
+    first = True
+    while first or place is not None:
+        page = library.search(replace(question, limit=_EXPORT_PAGE, after=place))
+        table: pd.DataFrame = page.particles.reindex(columns=columns)
+        yield table.to_csv(header=first, lineterminator="\n")
+        place, first = page.next, False

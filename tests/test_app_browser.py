@@ -1,0 +1,254 @@
+"""The page as a person uses it, in headless Chromium: label by keyboard, train, correct, and lose nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from helpers_app import fill
+
+from tumble.library import Library
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages"),
+    pytest.mark.slow,
+]
+N_LABELLED = 30
+
+
+class Server:
+    """`tumble app` in a process of its own, as a user starts it."""
+
+    def __init__(self, path):
+        command = [sys.executable, "-m", "tumble", "app", str(path), "--port", "0", "--no-browser", "--author", "ann"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        seen = ""
+        for line in self.process.stdout:
+            seen += line
+            found = re.search(r"http://[\d.:]+/", line)
+            if found:
+                self.address = found[0].rstrip("/")
+                return
+        raise AssertionError(seen)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+#: What Chromium says of a server that a test has killed.
+GONE = re.compile("net::ERR_(CONNECTION|EMPTY|INCOMPLETE|SOCKET)")
+
+
+def complains(said):
+    return said.type == "error" and not GONE.search(said.text)
+
+
+@contextmanager
+def browser_page():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda said: page.complaints.append(said.text) if complains(said) else None)
+        try:
+            yield page
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def started(tmp_path):
+    """The library, and a function that starts a server; all of them end with the test, and what they left running."""
+    path, servers = fill(tmp_path / "p.db", n=70), []
+
+    def start():
+        servers.append(Server(path))
+        return servers[-1]
+
+    yield path, start
+    for server in servers:
+        server.kill()
+    for status in (tmp_path / "p-models" / ".runs").glob("*/status.json"):
+        pid = int(re.search(r'"pid": (\d+)', status.read_text())[1])
+        command = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        if str(tmp_path) in command.stdout:
+            os.kill(pid, signal.SIGKILL)
+
+
+def until(page, condition, seconds=30):
+    """Wait for a condition in the page; Playwright's own way needs eval, which the page forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(f"Boolean({condition})"):
+        assert time.monotonic() < end, f"{condition} after {seconds} s; the page says {page.text_content('main')}"
+        time.sleep(0.05)
+
+
+def saved(page):
+    until(page, "document.body.dataset.saved !== 'no'")
+
+
+def add_class(page, name):
+    page.fill("#new-class input", name)
+    page.press("#new-class input", "Enter")
+    page.wait_for_selector(f'.give[data-name="{name}"]')
+
+
+def give(page, number, name):
+    page.locator(f"#particle-{number}").click()
+    page.keyboard.press(name)
+
+
+def wait_for_state(page, pattern, seconds=240):
+    until(page, f"/{pattern}/.test(document.getElementById('run-title').textContent)", seconds)
+
+
+def test_label_train_correct_and_lose_nothing(started):
+    path, start = started
+    server = start()
+    with browser_page() as page:
+        page.goto(server.address)
+        add_class(page, "disc")
+        add_class(page, "bar")
+        page.locator("#particle-1").click()
+        for i in range(N_LABELLED):  # odd ids are discs
+            page.keyboard.press("1" if i % 2 == 0 else "2")
+        saved(page)
+        with Library(path) as library:
+            truth = {i + 1: "disc" if i % 2 == 0 else "bar" for i in range(N_LABELLED)}
+            assert library.current_labels().to_dict() == truth
+
+        page.keyboard.press("x")
+        saved(page)
+        page.keyboard.press("u")
+        until(page, "document.getElementById('message').textContent.includes('taken back')")
+        page.keyboard.press(" ")
+        with Library(path) as library:
+            assert library.current_labels().to_dict() == truth
+
+        # The state is in the address: another window shows the same.
+        assert "at=" in page.url
+        page.goto(f"{server.address}/label?label=bar&sort=large")
+        assert page.locator(".crop").count() == N_LABELLED // 2
+        assert page.locator(".crop .tag").first.text_content() == "bar"
+
+        page.goto(f"{server.address}/train")
+        page.fill("input[name=max_epochs]", "300")
+        page.click("#start-button")
+        wait_for_state(page, "^Training")
+        page.wait_for_selector("#chart-loss polyline")
+
+        # The server dies in the middle; the labels are there, and so is the training.
+        server.kill()
+        page.complaints.clear()
+        server = start()
+        page.goto(f"{server.address}/train")
+        wait_for_state(page, "^(Training|Preparing)")
+        page.click("#stop")
+        wait_for_state(page, "^Stopped")
+        epoch = stopped_epoch(page)
+        assert 0 < epoch < 300
+        page.click("#resume")
+        wait_for_state(page, "^Training")
+        until(page, f"document.querySelectorAll('#chart-loss polyline').length && ({CURVE}) >= {epoch}")
+        page.click("#stop")
+        wait_for_state(page, "^Stopped")
+
+        # A short one to its end.
+        page.fill("input[name=max_epochs]", "3")
+        page.click("#start-button")
+        wait_for_state(page, "^Done · model-2")
+        assert re.search(r"Balanced accuracy on 6 held-out labels: [\d.]+ %", page.text_content("#run-result") or "")
+
+        page.goto(f"{server.address}/label")
+        assert page.locator(".crop .guess").first.text_content()
+        page.goto(f"{server.address}/label?sort=id&show=labelled")
+        give(page, 1, "2")
+        give(page, 2, "1")
+        saved(page)
+        truth |= {1: "bar", 2: "disc"}
+        server.kill()
+        complaints = list(page.complaints)
+
+        server = start()
+        page.goto(f"{server.address}/label?sort=id&show=labelled")
+        shown = {
+            int(box.get_attribute("data-id")): box.locator(".tag").text_content() for box in page.locator(".crop").all()
+        }
+        assert shown == truth
+        assert not complaints
+    with Library(path) as library:
+        assert library.current_labels().to_dict() == truth
+        assert library.predicting_model() == "model-2"
+
+
+#: Number of epochs that the curve of the loss shows.
+CURVE = "document.querySelector('#chart-loss polyline').getAttribute('points').split(' ').length"
+
+
+def stopped_epoch(page):
+    return int(page.evaluate(CURVE))
+
+
+def test_several_at_once_zoom_and_pages(started):
+    path, start = started
+    server = start()
+    with browser_page() as page:
+        page.goto(server.address)
+        add_class(page, "disc")
+        page.locator("#particle-1").click()
+        page.locator("#particle-3").click(modifiers=["Control"])
+        page.locator("#particle-5").click(modifiers=["Shift"])
+        page.keyboard.press("1")
+        saved(page)
+        with Library(path) as library:
+            assert library.current_labels().to_dict() == dict.fromkeys((3, 4, 5), "disc")
+        page.locator("#particle-4").click()
+        page.keyboard.press("z")
+        page.wait_for_selector("#zoom-history li:has-text('disc by ann')")
+        assert page.evaluate("document.getElementById('zoom-context').naturalWidth") > 0
+        page.keyboard.press("Escape")
+        page.keyboard.press("n")
+        page.wait_for_selector("#particle-61")
+        assert "after=" in page.url
+        page.go_back()
+        page.wait_for_selector("#particle-4")
+        assert page.locator("#particle-4 .tag").text_content() == "disc"
+
+        page.click("button[aria-label='Change the class disc']")
+        page.fill("#class-form input[name=name]", "ball <b>")
+        page.click("#class-form button[value=save]")
+        until(page, "document.querySelector('#particle-4 .tag').textContent === 'ball <b>'")
+        assert not page.complaints
+
+
+def test_the_next_page_is_there_at_once(started):
+    _, start = started
+    server = start()
+    with browser_page() as page:
+        page.goto(server.address)
+        page.wait_for_selector(".crop")
+        time.sleep(0.5)  # what a person needs at the least to look at a page
+        took = page.evaluate(
+            """async () => {
+                const began = performance.now();
+                document.getElementById("next").click();
+                while (!document.getElementById("particle-61")) await new Promise((go) => setTimeout(go, 1));
+                return performance.now() - began;
+            }"""
+        )
+        assert took < 200
