@@ -27,9 +27,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     given: dict[str, Any] = {}
 
     class Spy(SSRVAEClassifier):
-        def fit(self, X: Any, y: Any, *, callbacks: Any = ()) -> Any:
+        def fit(self, X: Any, y: Any, **options: Any) -> Any:
             given.update(X=np.array(X), y=np.array(y, dtype=object))
-            return super().fit(X, y, callbacks=callbacks)
+            return super().fit(X, y, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimators, "SSRVAEClassifier", Spy)
