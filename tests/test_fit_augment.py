@@ -62,3 +62,23 @@ def test_objects_are_turned_to_an_angle_within_their_range(images, generator):
     # All of the range is reached, wherever an object was.
     assert float(after[:100].max()) > 1.2
     assert float(after[-100:].min()) < -1.2
+
+
+def test_objects_are_brought_to_a_place_that_does_not_depend_on_where_they_were(generator):
+    disorder = Disorder(shift_px=3.0)
+    n, side = 300, 41
+    present = torch.rand(n, 2, generator=torch.Generator().manual_seed(2)) * 12 - 6
+    rows = torch.arange(side) - (side - 1) / 2
+    near = [torch.exp(-0.5 * ((rows - present[:, i, None]) / 2.5) ** 2) for i in range(2)]
+    images = (near[0][:, :, None] * near[1][:, None, :]).unsqueeze(1)
+    disturbed, applied = disturb_geometry(images, disorder, generator, present_shift=present)
+    mass = disturbed.sum(dim=(2, 3))
+    place = torch.cat([(disturbed.sum(dim=3) @ rows) / mass, (disturbed.sum(dim=2) @ rows) / mass], dim=1)
+    # The record of what was done says the same as the image.
+    said = (applied.linear @ present.unsqueeze(-1)).squeeze(-1) + applied.move
+    torch.testing.assert_close(place, said, atol=0.15, rtol=0)
+    assert float(place.abs().max()) < 3.2
+    # In particular the direction from the centre no longer turns with the image.
+    before, after = torch.atan2(present[:, 0], present[:, 1]), torch.atan2(place[:, 0], place[:, 1])
+    together = torch.stack([torch.cos(after - before - applied.angle * s) for s in (1, -1)]).mean(dim=1)
+    assert float(together.abs().max()) < 0.15

@@ -188,7 +188,8 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder)
     return FitConfig(
         disorder=disorder,
-        aligned=params.get("labelled_orientation") == "aligned",
+        # Without labels there is one object of known orientation, see tumble.fit.reference.
+        aligned=params.get("labelled_orientation", "aligned") == "aligned",
         learn_class_prior=isinstance(params.get("class_prior"), str),
         **chosen,
     )

@@ -27,7 +27,12 @@ def mirror(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def disturb_geometry(
-    x: Tensor, disorder: Disorder, generator: torch.Generator, *, present_angle: Tensor | None = None
+    x: Tensor,
+    disorder: Disorder,
+    generator: torch.Generator,
+    *,
+    present_angle: Tensor | None = None,
+    present_shift: Tensor | None = None,
 ) -> tuple[Tensor, Placement]:
     """Rotate, shift, magnify and shear each image at random.
 
@@ -42,6 +47,10 @@ def disturb_geometry(
     present_angle : Tensor of shape (batch,), optional
         Where objects lie within a limited range of angles, the angle at which each is believed to lie: it is turned to
         an angle within the range, so that no 6 becomes a 9.
+    present_shift : Tensor of shape (batch, 2), optional
+        Where each object is believed to lie, in px from the centre: it is brought to a place that does not depend on
+        it. Otherwise the direction in which an object lies from the centre turns with its image, and is taken for its
+        orientation by a model that has nothing else to go by.
 
     Returns
     -------
@@ -57,6 +66,11 @@ def disturb_geometry(
     shift = _uniform((batch, 2), disorder.shift_px, generator)
     scale = _uniform((batch,), disorder.log_scale, generator).exp()
     shear = _uniform((batch, 2), disorder.shear, generator) if disorder.shear else None
+    if present_shift is not None:
+        linear = Placement.of(angle, shift, scale, shear).linear
+        # Half of the longer side is as far as any object can be from the centre.
+        reach = max(x.shape[-2:]) / 2
+        shift = shift - (linear @ present_shift.clamp(-reach, reach).unsqueeze(-1)).squeeze(-1)
     return place(x, angle, shift, scale, shear=shear), Placement.of(angle, shift, scale, shear)
 
 

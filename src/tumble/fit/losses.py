@@ -72,17 +72,27 @@ def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.
     labelled, labelled_pose = disturb_geometry(x_labelled, settings.disorder, generator)
     with torch.no_grad():
         teacher_p = torch.softmax(teacher.classify(undisturbed), dim=1)
-        present = _present_angle(teacher, undisturbed, teacher_p, settings)
-    disturbed, disturbed_pose = disturb_geometry(undisturbed, settings.disorder, generator, present_angle=present)
+        angle, shift = _present_pose(teacher, undisturbed, teacher_p, settings)
+    disturbed, disturbed_pose = disturb_geometry(
+        undisturbed, settings.disorder, generator, present_angle=angle, present_shift=shift
+    )
     return _Views(labelled, labelled_pose, undisturbed, disturbed, disturbed_pose, teacher_p)
 
 
-def _present_angle(teacher: SSRVAE, x: Tensor, teacher_p: Tensor, settings: FitConfig) -> Tensor | None:
-    """Angle at which the teacher believes unlabelled objects lie, where their range is limited and angles are known."""
-    limited = 0 < settings.disorder.angle_rad < math.pi
-    if not limited or not settings.aligned or "rotation" not in teacher.config.invariances:
-        return None
-    return teacher.mean_pose(teacher.encode(teacher.features(x), teacher_p.argmax(dim=1))).angle
+def _present_pose(
+    teacher: SSRVAE, x: Tensor, teacher_p: Tensor, settings: FitConfig
+) -> tuple[Tensor | None, Tensor | None]:
+    """Where the teacher believes unlabelled objects lie, as far as the disturbance has to know.
+
+    Their angle, where angles are known and limited in range; their shift, where there are no labels at all.
+    """
+    turns, moves = ("rotation" in teacher.config.invariances, "translation" in teacher.config.invariances)
+    wants_angle = turns and settings.aligned and 0 < settings.disorder.angle_rad < math.pi
+    wants_shift = turns and moves and teacher.classifier is None
+    if not wants_angle and not wants_shift:
+        return None, None
+    pose = teacher.mean_pose(teacher.encode(teacher.features(x), teacher_p.argmax(dim=1)))
+    return pose.angle if wants_angle else None, pose.shift if wants_shift else None
 
 
 def training_loss(
@@ -188,7 +198,9 @@ def _generative_losses(
     parts = {"elbo_unlabelled": bound.item()}
     pseudo_y = views.teacher_p[:n_u].argmax(dim=1)
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
-    pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
+    # Labels keep the angles of an aligned class together; without any, agreement has to come about first.
+    applied, anchored = views.disturbed_pose.rows(n_u), model.classifier is not None
+    pose = objectives.pose_consistency(model, before, after, applied, anchored=anchored).mean()
     if n_l:
         posterior_l = model.encode(features_l, y)
         terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)

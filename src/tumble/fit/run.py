@@ -16,6 +16,8 @@ from tumble.fit.batches import TrainingData, as_images
 from tumble.fit.confidence import fit_novelty, fit_temperature, hold_out_labels
 from tumble.fit.distributed import share_rows
 from tumble.fit.losses import Teacher
+from tumble.fit.objective import DefaultObjective
+from tumble.fit.reference import most_typical
 from tumble.fit.state import load_optimiser, load_weights, optimiser_tensors
 from tumble.model.ssrvae import SSRVAE
 
@@ -80,6 +82,10 @@ class Run:
             kept = data.y.copy()
             kept[self.held_out] = -1
             self.data = TrainingData(data.x, kept)
+        if not config.n_classes and "rotation" in config.invariances and isinstance(objective, DefaultObjective):
+            one = data.y.copy()
+            one[most_typical(data, self.rng)] = 0
+            self.data = TrainingData(data.x, one)
         self.generator = torch.Generator(device=ranks.device).manual_seed(seed)
         self.model = _initial_model(data, config, self.rng, seed, ranks.device).train()
         if class_prior is not None:
