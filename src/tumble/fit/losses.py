@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from tumble.model import objectives
 
 if TYPE_CHECKING:
     from tumble.fit.batches import Batch
-    from tumble.fit.config import FitConfig
+    from tumble.fit.config import Disorder, FitConfig
     from tumble.model.coordinates import Placement
     from tumble.model.ssrvae import SSRVAE
 
@@ -69,7 +70,7 @@ def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.
     x_labelled, undisturbed = batch.x_labelled, batch.x_unlabelled
     if settings.disorder.mirror:
         x_labelled, undisturbed = mirror(x_labelled, generator), mirror(undisturbed, generator)
-    labelled, labelled_pose = disturb_geometry(x_labelled, settings.disorder, generator)
+    labelled, labelled_pose = disturb_geometry(x_labelled, _disorder_of_labelled(teacher, settings), generator)
     with torch.no_grad():
         teacher_p = torch.softmax(teacher.classify(undisturbed), dim=1)
         angle, shift = _present_pose(teacher, undisturbed, teacher_p, settings)
@@ -77,6 +78,16 @@ def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.
         undisturbed, settings.disorder, generator, present_angle=angle, present_shift=shift
     )
     return _Views(labelled, labelled_pose, undisturbed, disturbed, disturbed_pose, teacher_p)
+
+
+def _disorder_of_labelled(model: SSRVAE, settings: FitConfig) -> Disorder:
+    """Give the disorder that is applied to labelled images.
+
+    Without classes it is one object, which may itself be sheared as far as any: its copies must reach all others.
+    """
+    if model.classifier is not None:
+        return settings.disorder
+    return dataclasses.replace(settings.disorder, shear=2 * settings.disorder.shear)
 
 
 def _present_pose(
@@ -198,9 +209,10 @@ def _generative_losses(
     parts = {"elbo_unlabelled": bound.item()}
     pseudo_y = views.teacher_p[:n_u].argmax(dim=1)
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
-    # Labels keep the angles of an aligned class together; without any, agreement has to come about first.
-    applied, anchored = views.disturbed_pose.rows(n_u), model.classifier is not None
-    pose = objectives.pose_consistency(model, before, after, applied, anchored=anchored).mean()
+    pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
+    if model.classifier is None and settings.kl_weight:
+        # Copies of one object have to set the zero of the angle first: agreement alone would make several of them.
+        pose = pose * (kl_weight / settings.kl_weight) ** 2
     if n_l:
         posterior_l = model.encode(features_l, y)
         terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)

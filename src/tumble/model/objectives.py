@@ -25,7 +25,6 @@ from tumble.model.distributions import draw_normal, kl_normal
 from tumble.model.ssrvae import SSRVAE, PoseSample, PosteriorZPose
 
 if TYPE_CHECKING:
-    from tumble.model.angles import AnglePosterior
     from tumble.model.coordinates import Placement
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "pose_prior_for",
     "pose_surprise",
     "pseudo_label_loss",
-    "turn_match",
     "unlabelled_bound",
 ]
 
@@ -253,9 +251,7 @@ def pseudo_label_loss(logits: Tensor, teacher_probabilities: Tensor, *, threshol
     return F.cross_entropy(logits, pseudo_y, reduction="none") * (confidence >= threshold).to(logits.dtype)
 
 
-def pose_consistency(
-    model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: Placement, *, anchored: bool = True
-) -> Tensor:
+def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: Placement) -> Tensor:
     """How unlikely, to the posterior of a placed image, the pose is that placing it should have given; (batch,).
 
     An image and its copy that was turned by ``applied.angle`` show the same object at angles that differ by
@@ -263,37 +259,15 @@ def pose_consistency(
     cross-entropy, in nats, from the modes of the first posterior, turned, to the second posterior: a symmetric object
     may keep its several modes, and only the second posterior is taught by it. For shift and scale it is a Huber
     distance in units of the prior, which teaches both.
-
-    Where nothing else says which orientation is upright (not `anchored`), the angle's part is :func:`turn_match`.
     """
     pose = model.mean_pose(before)
     angle, shift, scale = applied.compose(pose.angle, pose.shift, pose.scale)
     total = shift_and_scale_distance(model, after, PoseSample(angle, shift, scale))
-    if before.qangle is None or after.qangle is None:
-        return total
-    if not anchored:
-        return total - turn_match(before.qangle, after.qangle, applied.angle)
-    directions, weights = before.qangle.directions()
-    turned = (directions + applied.angle.unsqueeze(1)).detach()
-    return total - (weights.detach() * after.qangle.log_prob(turned)).sum(dim=1)
-
-
-def turn_match(before: AnglePosterior, after: AnglePosterior, turn: Tensor) -> Tensor:
-    """Log likelihood of the turn between two images of an object, from the posteriors of its angle in each; (batch,).
-
-    The turn is the difference of two independent angles, so that its density is the correlation of their densities,
-    ``integral q(a | x) q(a + turn | x') da``. Here one of the two is concentrated at its modes, in turn. Posteriors
-    that know nothing give the uniform density, and any beginning of an agreement raises it: that is how a zero of the
-    angle comes about where no label sets one. The cross-entropy of :func:`pose_consistency` has no such slope, for a
-    flat posterior is its own best answer.
-    """
-
-    def one_way(first: AnglePosterior, second: AnglePosterior, angle: Tensor) -> Tensor:
-        directions, weights = first.directions()
-        density = second.log_prob(directions + angle.unsqueeze(1))
-        return torch.logsumexp(weights.clamp(min=1e-30).log() + density, dim=1)
-
-    return 0.5 * (one_way(before, after, turn) + one_way(after, before, -turn))
+    if before.qangle is not None and after.qangle is not None:
+        directions, weights = before.qangle.directions()
+        turned = (directions + applied.angle.unsqueeze(1)).detach()
+        total = total - (weights.detach() * after.qangle.log_prob(turned)).sum(dim=1)
+    return total
 
 
 def pose_surprise(model: SSRVAE, posterior: PosteriorZPose, applied: Placement) -> Tensor:
