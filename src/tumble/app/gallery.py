@@ -77,6 +77,10 @@ class View:
         Only this micrograph.
     model : str, optional
         Whose predictions; the newest if not given.
+    other : str, optional
+        Only particles that this other model takes for another class than the model, or with `other_class` for that.
+    other_class : str, optional
+        Class of the other model.
     ids : tuple of int, optional
         Only these particles.
     after, before : str
@@ -91,6 +95,8 @@ class View:
     label: str | None = None
     micrograph: int | None = None
     model: str | None = None
+    other: str | None = None
+    other_class: str | None = None
     ids: tuple[int, ...] | None = None
     after: str = ""
     before: str = ""
@@ -100,6 +106,8 @@ class View:
         for name, value, known in (("sort", self.sort or "id", SORTS), ("show", self.show, SHOWS)):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}.")
+        if self.other_class is not None and self.other is None:
+            raise ConfigError("other_class: name the model that is meant, too (other=...).")
         if not 1 <= self.limit <= LARGEST_PAGE:
             raise ConfigError(f"limit={self.limit}: a page has 1 to {LARGEST_PAGE} particles.")
 
@@ -115,6 +123,8 @@ class View:
             micrograph_ids=(self.micrograph,) if self.micrograph is not None else None,
             particle_ids=self.ids,
             model=self.model,
+            disagrees_with=self.other if self.other_class is None else None,
+            also_predicted=(self.other, self.other_class) if self.other and self.other_class else None,
             label_state=state,
             disagrees_with_label=self.show == "mislabelled",
             limit=self.limit,
@@ -279,7 +289,8 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
     found = suggestions.ids(library, model, state)
     if found is None:
         return None
-    if view.predicted is not None or view.micrograph is not None or view.ids is not None:
+    conditions = (view.predicted, view.micrograph, view.ids, view.other)
+    if any(condition is not None for condition in conditions):
         meant = library.search(replace(view.query(), label_state="any", particle_ids=found, limit=MOST_SUGGESTED))
         found = tuple(i for i in found if i in meant.particles.index)
     here = found[start : start + view.limit]

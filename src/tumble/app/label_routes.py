@@ -75,6 +75,8 @@ def read_view(
     label: Annotated[str | None, Query(max_length=200)] = None,
     micrograph: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
+    other: Annotated[str | None, Query(max_length=200)] = None,
+    other_class: Annotated[str | None, Query(max_length=200)] = None,
     ids: Annotated[str | None, Query(max_length=60_000)] = None,
     after: Place = "",
     before: Place = "",
@@ -88,6 +90,8 @@ def read_view(
         label=label or None,
         micrograph=micrograph,
         model=model or None,
+        other=other or None,
+        other_class=other_class or None,
         ids=_ids(ids),
         after=after,
         before=before,
@@ -118,7 +122,7 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
     """Show the gallery; its first page comes with it, so that crops are there at once."""
     content = _page(request, library, view)
     micrographs = library.micrographs()
-    model = library.predicting_model()
+    model = view.model or library.predicting_model()
     initial = {
         "page": content,
         "classes": _classes(library),
