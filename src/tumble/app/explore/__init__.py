@@ -8,12 +8,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
+from tumble.app.explore import agreement, compare, confusion, manifold
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
 
 #: In the order of the navigation.
-VIEWS: tuple[ExploreView, ...] = ()
+VIEWS: tuple[ExploreView, ...] = (manifold.VIEW, confusion.VIEW, compare.VIEW, agreement.VIEW)
 
 _start = APIRouter(tags=["explore"])
 
