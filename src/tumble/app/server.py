@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
-from tumble.app import explore, label_routes, train_routes
+from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
 from tumble.app.explore.decoders import Decoders
 from tumble.app.gallery import Suggestions
@@ -41,7 +41,7 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    return [label_routes.router, train_routes.router, *explore.routers()]
+    return [label_routes.router, export_routes.router, train_routes.router, *explore.routers()]
 
 
 def create_app(

@@ -361,7 +361,7 @@
     for (const [name, value] of new FormData(view)) {
       if (value && !(name === "show" && value === "all")) query.set(name, value);
     }
-    for (const name of ["ids", "model", "other", "other_class", "limit"]) if (address().has(name)) query.set(name, address().get(name));
+    for (const name of ["ids", "unit", "from", "to", "model", "other", "other_class", "limit"]) if (address().has(name)) query.set(name, address().get(name));
     location.search = query;
   });
   const tile = document.getElementById("tile");
@@ -375,7 +375,7 @@
     const button = event.target.closest(".give");
     if (button) give(button.dataset.name);
   });
-  document.getElementById("export").href = `/export/labels.csv?${conditions()}`;
+  document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
   document.getElementById("zoom").addEventListener("close", () => mark());
   document.addEventListener("tumble:labels", () => { ready.clear(); freshen(); });
   window.addEventListener("popstate", reload);
