@@ -160,12 +160,8 @@ def _limited(view: View) -> str:
         bounds = [f"{word} {bound:g} {unit}" for word, bound in (("from", low), ("to", high)) if math.isfinite(bound)]
         parts.append(f"sizes {' '.join(bounds)}")
     if view.other is not None:
-        word = (
-            f"takes for {view.other_class}"
-            if view.other_class
-            else f"does not class as {view.model or 'the newest'} does"
-        )
-        parts.append(f"particles that the model {view.other} {word}")
+        word = f"takes for {view.other_class}" if view.other_class else "takes for another class"
+        parts.append(f"particles that {view.other} {word}")
     return ", ".join(parts)
 
 

@@ -125,7 +125,7 @@ def agreement_page(request: Request, library: LibraryDep, a: Name = None, b: Nam
     matrix = pair_matrix(people, a, b)
     table = people.agreement.disagreements
     shown = [
-        {"id": int(str(i)), "said": [(name, row[name]) for name in people.names if row[name] is not None]}
+        {"id": int(str(i)), "said": [(name, row[name]) for name in people.names if isinstance(row[name], str)]}
         for i, row in table.head(_SHOWN).iterrows()
     ]
     context = {

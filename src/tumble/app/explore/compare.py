@@ -126,8 +126,8 @@ def scores_on_labels(library: Library, first: ModelRecord, second: ModelRecord) 
     a, b = (both[name].to_numpy(object) == labels for name in ("predicted", "predicted_other"))
     unseen = ~both.index.isin([*first.labelled_particle_ids, *second.labelled_particle_ids])
     groups = (
-        ("labels that neither model was fitted with", unseen),
-        ("all present labels", np.ones(len(both), dtype=bool)),
+        (f"{unseen.sum():,} labels that neither model was fitted with", unseen),
+        (f"All {len(both):,} present labels", np.ones(len(both), dtype=bool)),
     )
     return [
         {
