@@ -435,7 +435,10 @@ def test_agreement_needs_two_people(tmp_path, said):
         missing = client.get("/explore/agreement?a=nobody")
         assert missing.status_code == 404
         assert "nobody named 'nobody'" in missing.json()["detail"]
-        assert client.get("/explore/agreement?a=ann&b=ann").status_code == 400
+        same = client.get("/explore/agreement?a=ann&b=ann", headers=HTML).text
+        assert "<h2>ann and bob &lt;b&gt;</h2>" in same
+        turned = client.get("/explore/agreement?a=cid&b=ann", headers=HTML).text
+        assert "<h2>cid and ann</h2>" in turned
 
 
 # ---- all of them ----

@@ -54,7 +54,7 @@ class People:
         return [str(name) for name in self.ratings.columns]
 
     def pair(self, a: str | None, b: str | None) -> tuple[str, str]:
-        """Return the two people that are meant: if not given, those with most particles in common.
+        """Return the two people that are meant: if not given or the same, those with most particles in common.
 
         Raises
         ------
@@ -64,13 +64,15 @@ class People:
         for name in (a, b):
             if name is not None and name not in self.names:
                 raise HTTPException(404, f"nobody named {name!r} has labelled. There are {', '.join(self.names)}.")
+        wanted = {name for name in (a, b) if name is not None}
         pairs = self.agreement.pairs.sort_values("n", ascending=False, kind="stable")
-        for one, other in zip(pairs["rater"], pairs["other"], strict=True):
-            chosen = {str(one), str(other)}
-            if {name for name in (a, b) if name is not None} <= chosen:
-                first = a or (str(one) if b != one else str(other))
-                return first, b or (str(other) if first != other else str(one))
-        raise ConfigError(f"{a!r} is one person; choose two to compare.")
+        pair = next(
+            [str(one), str(other)]
+            for one, other in zip(pairs["rater"], pairs["other"], strict=True)
+            if wanted <= {str(one), str(other)}
+        )
+        first = a or next(name for name in pair if name != b)
+        return first, next(name for name in pair if name != first)
 
 
 def people_of(library: Library) -> People | None:

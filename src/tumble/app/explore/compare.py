@@ -121,7 +121,7 @@ def scores_on_labels(library: Library, first: ModelRecord, second: ModelRecord) 
         and `only_second` (right where the other is wrong).
     """
     one, two = (said_of_labelled(library, record.name) for record in (first, second))
-    both = one.join(two, rsuffix="_other", how="inner")
+    both = one.join(two.add_suffix("_other"), how="inner")
     labels = both["label"].to_numpy(object)
     a, b = (both[name].to_numpy(object) == labels for name in ("predicted", "predicted_other"))
     unseen = ~both.index.isin([*first.labelled_particle_ids, *second.labelled_particle_ids])
@@ -149,9 +149,8 @@ def differing(library: Library, first: str, second: str, limit: int, after: Any 
     ids = tuple(int(i) for i in page.particles.index)
     other = library.search(Question(model=second, particle_ids=ids, limit=max(1, len(ids)))).particles
     columns = ["micrograph_id", "label", "predicted", "probability"]
-    table = page.particles.reindex(columns=columns).join(
-        other.reindex(columns=["predicted", "probability"]), rsuffix="_other"
-    )
+    said = other.reindex(columns=["predicted", "probability"]).add_suffix("_other")
+    table = page.particles.reindex(columns=columns).join(said)
     return table, page.next
 
 
