@@ -8,12 +8,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
+from tumble.app.explore import bokeh_page, scatter
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
 
 #: In the order of the navigation.
-VIEWS: tuple[ExploreView, ...] = ()
+VIEWS: tuple[ExploreView, ...] = (scatter.VIEW,)
 
 _start = APIRouter(tags=["explore"])
 
@@ -32,4 +33,4 @@ def start_page(request: Request, library: LibraryDep) -> Response:
 
 def routers() -> list[APIRouter]:
     """Return the routes of the start page and of every view."""
-    return [_start, *(view.router for view in VIEWS)]
+    return [_start, bokeh_page.router, *(view.router for view in VIEWS)]
