@@ -8,16 +8,18 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from tumble.colours import MISSING_COLOUR
-from tumble.report.style import FULL_WIDTH, Figure, figure_style, open_axes, plain
+from tumble.report.style import FULL_WIDTH, INK, Figure, figure_style, open_axes, plain, short_number
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tumble.app.explore.colouring import Colouring
+    from tumble.app.explore.histograms import Histograms
 
-__all__ = ["scatter_figure"]
+__all__ = ["histogram_figure", "scatter_figure"]
 
 #: Points beyond which an SVG holds them as pixels: a path for each makes it slow to open.
 _FLAT_ABOVE = 4000
@@ -81,3 +83,35 @@ def _legend(figure: Figure, axes: Any, colouring: Colouring) -> None:
         entries.append((f"none ({colouring.missing})", MISSING_COLOUR))
     handles = [Line2D([], [], color=colour, marker="o", linestyle="", label=text) for text, colour in entries]
     figure.legend(handles=handles, loc="outside right upper", handletextpad=0.2, title=colouring.title)
+
+
+def histogram_figure(found: Histograms, *, missing: str) -> Figure:
+    """Draw a histogram for each class, one below the other.
+
+    Parameters
+    ----------
+    found : Histograms
+        What to draw.
+    missing : str
+        What to call particles without a class.
+
+    Returns
+    -------
+    Figure
+        Each panel has its own scale of counts: a class of forty would vanish beside one of a thousand.
+    """
+    count = max(1, len(found.groups))
+    with figure_style():
+        figure = Figure(figsize=(FULL_WIDTH, (1.15 if count > 1 else 2.4) * count + 0.7), layout="constrained")
+        panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+        for panel, group in zip(panels, found.groups, strict=False):
+            panel.stairs(group.counts, found.edges, fill=True, color=group.colour)
+            panel.stairs(group.counts, found.edges, fill=False, color="white", linewidth=0.4)
+            name = missing if group.name is None else group.name
+            title = f"{plain(name)}, n = {group.n}, median {short_number(group.median)} {found.unit}"
+            panel.set_title(title, loc="left", fontsize=10, pad=3)
+            panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+            open_axes(panel)
+        panels[-1].set_xlabel(f"equivalent diameter ({found.unit})")
+        figure.supylabel(f"particles per {found.width:g} {found.unit}", fontsize=10, color=INK)
+    return figure
