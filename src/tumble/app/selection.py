@@ -1,6 +1,6 @@
 """Sets of particles as text that fits into an address, so that a selection is a link which needs no storage.
 
-A short set is written as numbers with commas between them. A long one is ``~`` and base64 of the differences between
+A short set is written as numbers with commas between them. A long one is a point and base64 of the differences between
 its sorted numbers, seven bits a byte, deflated: half of 100,000 particles, chosen at random, takes 17,000 letters.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["LONGEST_SELECTION", "decode_ids", "encode_ids"]
 
 #: Letters of an address that a server takes; uvicorn refuses a head of more than 64 KiB.
 LONGEST_SELECTION = 60_000
-_MARK = "~"
+_MARK = "."
 _PLAIN_UP_TO = 200
 #: What a selection may grow to when it is inflated: a million particles, and a hostile text costs no more.
 _MOST_BYTES = 2 * 2**20

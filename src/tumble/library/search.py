@@ -21,7 +21,7 @@ from tumble.library.schema import MEASUREMENT_COLUMNS, labels, particles, predic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Page", "Query", "Range", "count_particles", "count_predicted", "search_particles"]
+__all__ = ["Page", "Query", "Range", "among", "count_particles", "count_predicted", "search_particles"]
 
 #: Lowest and highest value, both included; None where there is no bound.
 Range = tuple[float | None, float | None]
@@ -262,7 +262,7 @@ def _within(column: sa.ColumnElement[Any], bounds: Range) -> list[sa.ColumnEleme
     return found if high is None else [*found, column <= float(high)]
 
 
-def _among(connection: sa.Connection, column: sa.Column[Any], ids: list[int]) -> sa.ColumnElement[bool]:
+def among(connection: sa.Connection, column: sa.Column[Any], ids: list[int]) -> sa.ColumnElement[bool]:
     """Compare with any number of ids; where there are many, as one parameter, since databases limit how many."""
     if len(ids) <= CHUNK:
         return column.in_(ids)
@@ -274,7 +274,7 @@ def _among(connection: sa.Connection, column: sa.Column[Any], ids: list[int]) ->
 def _particle_conditions(connection: sa.Connection, query: Query) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if query.particle_ids is not None:
-        found.append(_among(connection, particles.c.id, [int(i) for i in query.particle_ids]))
+        found.append(among(connection, particles.c.id, [int(i) for i in query.particle_ids]))
     if query.micrograph_ids is not None:
         found.append(particles.c.micrograph_id.in_([int(i) for i in query.micrograph_ids]))
     for name, bounds in query.measurements.items():

@@ -8,13 +8,20 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore import agreement, compare, confusion, manifold
+from tumble.app.explore import agreement, bokeh_page, compare, confusion, manifold, scatter, sizes
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
 
 #: In the order of the navigation.
-VIEWS: tuple[ExploreView, ...] = (manifold.VIEW, confusion.VIEW, compare.VIEW, agreement.VIEW)
+VIEWS: tuple[ExploreView, ...] = (
+    scatter.VIEW,
+    manifold.VIEW,
+    sizes.VIEW,
+    confusion.VIEW,
+    compare.VIEW,
+    agreement.VIEW,
+)
 
 _start = APIRouter(tags=["explore"])
 
@@ -33,4 +40,4 @@ def start_page(request: Request, library: LibraryDep) -> Response:
 
 def routers() -> list[APIRouter]:
     """Return the routes of the start page and of every view."""
-    return [_start, *(view.router for view in VIEWS)]
+    return [_start, bokeh_page.router, *(view.router for view in VIEWS)]

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from tumble.library import Library
 
-__all__ = ["ExploreView", "FigureKind", "colours_of", "csv_response", "figure_response", "model_of", "render_view"]
+__all__ = [
+    "ExploreView",
+    "FigureKind",
+    "colours_of",
+    "csv_response",
+    "figure_response",
+    "model_of",
+    "models_with_predictions",
+    "render_view",
+]
 
 FigureKind = Literal["png", "svg"]
 _MIME = {"png": "image/png", "svg": "image/svg+xml"}
@@ -79,6 +88,13 @@ def model_of(library: Library, name: str | None) -> str | None:
         There is no model of that name.
     """
     return library.model_record(name).name if name else library.predicting_model()
+
+
+def models_with_predictions(library: Library) -> list[str]:
+    """Return the names of the models that have classified particles, the newest first."""
+    models = library.models()
+    newest = models[~models["name"].duplicated(keep="last")]
+    return [str(name) for name in newest.loc[newest["n_predictions"] > 0, "name"][::-1]]
 
 
 def colours_of(library: Library, model: str | None = None) -> dict[str, str]:
