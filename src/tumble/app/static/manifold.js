@@ -124,7 +124,8 @@
     title.textContent = name;
     const output = document.createElement("output");
     const input = document.createElement("input");
-    Object.assign(input, { type: "range", min: range[0], max: range[1], step: range[2] });
+    Object.assign(input, { type: "range", min: range[0], max: range[1], step: range[2], id: `slider-${updates.length}` });
+    label.htmlFor = input.id; // or it would name the output, which comes first
     input.addEventListener("input", () => { write(Number(input.value)); show(); });
     label.append(title, output, input);
     get("sliders").append(label);

@@ -120,6 +120,10 @@
     link.textContent = "Label what is useful next";
     text.append(link);
     if (!run.scores) return;
+    const more = document.createElement("a");
+    more.href = `/explore/confusion?${new URLSearchParams({ model: run.name, of: "test" })}`;
+    more.textContent = "See what it confuses";
+    text.append(" · ", more);
     const rows = run.scores.classes.map((name, k) => {
       const row = document.createElement("tr");
       const counts = run.scores.confusion[k];
