@@ -65,8 +65,7 @@ def settle(page):
     until(page, "document.getAnimations().every((one) => one.playState !== 'running')")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 800)])
 def test_no_page_has_a_serious_finding(servers, scheme, width):
     found = []
     with browser_page() as page:
