@@ -8,13 +8,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore import bokeh_page, scatter, sizes
+from tumble.app.explore import bokeh_page, micrograph, scatter, sizes
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
 
 #: In the order of the navigation.
-VIEWS: tuple[ExploreView, ...] = (scatter.VIEW, sizes.VIEW)
+VIEWS: tuple[ExploreView, ...] = (scatter.VIEW, sizes.VIEW, micrograph.VIEW)
 
 _start = APIRouter(tags=["explore"])
 
