@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore import agreement, bokeh_page, compare, confusion, manifold, scatter, sizes
+from tumble.app.explore import agreement, bokeh_page, compare, confusion, manifold, micrograph, scatter, sizes
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
@@ -18,6 +18,7 @@ VIEWS: tuple[ExploreView, ...] = (
     scatter.VIEW,
     manifold.VIEW,
     sizes.VIEW,
+    micrograph.VIEW,
     confusion.VIEW,
     compare.VIEW,
     agreement.VIEW,

@@ -44,7 +44,7 @@ _BY = {"class": "Class (model)", "label": "Label"}
 _EDGE = {"out": "leave out", "in": "count"}
 #: Of the drawing, in its own units; it is as wide as the page.
 _WIDTH, _LEFT, _RIGHT, _TOP, _HEIGHT = 1000, 46, 10, 18, 96
-_FEW_BARS, _MOST_TICKS = 50, 14
+_MOST_TICKS, _DIGIT = 14, 7.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def _panel(group: Group, found: Histograms, by: str, model: str | None) -> dict[
                 "width": round(right - left - min(1.5, 0.1 * (right - left)), 2),
                 "y": round(_TOP + _HEIGHT - height, 2),
                 "height": height,
-                "n": n if len(counts) <= _FEW_BARS else None,
+                "n": n if right - left >= _DIGIT * len(str(n)) else None,
             }
         )
     return {"name": group.name or _no_class(by), "group": group, "most": most, "bars": bars}

@@ -271,6 +271,7 @@
       const more = await tumble.get(`/api/particles/${particle.id}`);
       const size = particle.diameter_nm !== null ? `${particle.diameter_nm.toPrecision(4)} nm`
         : particle.diameter_px !== null ? `${particle.diameter_px.toPrecision(4)} px` : "unknown";
+      document.getElementById("zoom-explore").href = `/explore/micrograph?micrograph=${more.micrograph}&particle=${particle.id}`;
       facts({
         Micrograph: `${more.micrograph} · ${more.source}`,
         Diameter: size,
