@@ -62,12 +62,19 @@ def encode_ids(ids: Iterable[int]) -> str:
             packed.append(step & 0x7F | 0x80)
             step >>= 7
         packed.append(step)
-    text = _MARK + base64.urlsafe_b64encode(zlib.compress(bytes(packed), 9)).decode("ascii").rstrip("=")
+    # Repetitions make a regular set short, and a random one longer.
+    deflated = min((_deflated(packed, how) for how in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)), key=len)
+    text = _MARK + base64.urlsafe_b64encode(deflated).decode("ascii").rstrip("=")
     if len(text) > LONGEST_SELECTION:
         raise ConfigError(
             f"a selection of {len(chosen):,} particles does not fit into an address. Choose fewer, or filter them."
         )
     return text
+
+
+def _deflated(content: bytearray, strategy: int) -> bytes:
+    deflater = zlib.compressobj(9, strategy=strategy)
+    return deflater.compress(content) + deflater.flush()
 
 
 @lru_cache(maxsize=16)
@@ -97,9 +104,10 @@ def decode_ids(text: str) -> tuple[int, ...]:
     if text.startswith(_MARK):
         return _unpack(text[1:])
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 19 for part in parts):
+    numbers = [int(part) if part.isascii() and part.isdecimal() and len(part) < 20 else -1 for part in parts]
+    if not all(0 <= number < 2**_MOST_BITS for number in numbers):
         raise ConfigError("ids: write numbers of particles with commas between them.")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    return tuple(dict.fromkeys(numbers))
 
 
 def _unpack(text: str) -> tuple[int, ...]:

@@ -87,8 +87,8 @@ def read_state(
         bar = float(width) if width else None
     except ValueError:
         bar = math.nan
-    if bar is not None and not (math.isfinite(bar) and bar > 0):
-        raise ConfigError(f"width={width!r}: the width of a bar is a number above 0.")
+    if bar is not None and not 1e-6 <= bar <= 1e9:
+        raise ConfigError(f"width={width!r}: the width of a bar is a number above 0, from 0.000001 to a billion.")
     return SizesState(by=by, unit=unit, width=bar, edge=edge, model=model or None)
 
 
