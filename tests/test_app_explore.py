@@ -248,8 +248,10 @@ def test_the_micrograph_has_the_outlines_and_classes_of_its_particles(client, pa
     assert (image.content[:8], image.headers["content-type"]) == (PNG, "image/png")
     rows = rows_of(client.get("/explore/micrograph.csv?micrograph=2"))
     assert [row["class"] for row in rows] == list(classes["known"].values())
-    page = client.get("/explore/micrograph?micrograph=2", headers=HTML).text
-    assert 'href="?micrograph=1"' in page
+    part = rows_of(client.get("/explore/micrograph.csv?micrograph=2&at=0,0,50,21"))
+    assert [int(row["particle_id"]) for row in part] == [61, 62, 63]
+    page = client.get("/explore/micrograph?micrograph=2&by=class&outlines=off", headers=HTML).text
+    assert 'href="?micrograph=1&amp;by=class&amp;outlines=off"' in page
 
 
 @pytest.mark.parametrize(
@@ -261,6 +263,7 @@ def test_the_micrograph_has_the_outlines_and_classes_of_its_particles(client, pa
         "/explore/sizes.{}",
         "/explore/sizes.{}?by=label&unit=px",
         "/explore/micrograph.{}",
+        "/explore/micrograph.{}?outlines=off",
         "/explore/micrograph.{}?micrograph=2&at=-20,10,90,40&by=label",
     ],
 )

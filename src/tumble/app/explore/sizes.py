@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
@@ -219,4 +220,5 @@ def export_figure(library: LibraryDep, state: StateDep, kind: FigureKind) -> Res
     from tumble.app.explore.figures import histogram_figure
 
     shown = _shown(library, state)
-    return figure_response(histogram_figure(shown.histograms, missing=_no_class(shown.by)), kind, "sizes")
+    make = partial(histogram_figure, shown.histograms, missing=_no_class(shown.by))
+    return figure_response(make, kind, "sizes")
