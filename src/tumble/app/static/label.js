@@ -376,6 +376,10 @@
     const button = event.target.closest(".give");
     if (button) give(button.dataset.name);
   });
+  const exports = document.getElementById("exports");
+  document.addEventListener("click", (event) => {
+    if (!exports.contains(event.target) || event.target.matches("a")) exports.open = false;
+  });
   document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
   document.getElementById("zoom").addEventListener("close", () => mark());
   document.addEventListener("tumble:labels", () => { ready.clear(); freshen(); });
