@@ -15,8 +15,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
-from tumble.app import label_routes, train_routes
+from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
+from tumble.app.explore.decoders import Decoders
 from tumble.app.gallery import Suggestions
 from tumble.app.images import CropStore
 from tumble.app.runs import Runs, models_folder
@@ -40,7 +41,7 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    return [label_routes.router, train_routes.router]
+    return [label_routes.router, export_routes.router, train_routes.router, *explore.routers()]
 
 
 def create_app(
@@ -89,7 +90,10 @@ def create_app(
     app.state.crops = CropStore(opened)
     app.state.suggestions = Suggestions()
     address = opened.url if isinstance(library, Library) else os.fspath(library)
-    app.state.runs = Runs(opened, address, models_folder(address, models))
+    folder = models_folder(address, models)
+    app.state.runs = Runs(opened, address, folder)
+    app.state.decoders = Decoders(opened, (folder.parent, folder))
+    app.state.explore = explore.VIEWS
     routers = _routers()
     for router in routers:
         app.include_router(router)

@@ -263,6 +263,7 @@
     const dialog = document.getElementById("zoom");
     document.getElementById("zoom-crop").src = image(particle.id);
     document.getElementById("zoom-context").src = `/context/${particle.id}.png?v=${initial.key}`;
+    document.getElementById("zoom-explore").href = `/explore/micrograph?micrograph=${particle.micrograph}&particle=${particle.id}`;
     document.getElementById("zoom-title").textContent = `Particle ${particle.id}`;
     document.getElementById("zoom-history").replaceChildren();
     document.getElementById("zoom-box").hidden = true;
@@ -361,7 +362,7 @@
     for (const [name, value] of new FormData(view)) {
       if (value && !(name === "show" && value === "all")) query.set(name, value);
     }
-    for (const name of ["ids", "model", "limit"]) if (address().has(name)) query.set(name, address().get(name));
+    for (const name of ["ids", "unit", "from", "to", "model", "other", "other_class", "limit"]) if (address().has(name)) query.set(name, address().get(name));
     location.search = query;
   });
   const tile = document.getElementById("tile");
@@ -375,7 +376,11 @@
     const button = event.target.closest(".give");
     if (button) give(button.dataset.name);
   });
-  document.getElementById("export").href = `/export/labels.csv?${conditions()}`;
+  const exports = document.getElementById("exports");
+  document.addEventListener("click", (event) => {
+    if (!exports.contains(event.target) || event.target.matches("a")) exports.open = false;
+  });
+  document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
   document.getElementById("zoom").addEventListener("close", () => mark());
   document.addEventListener("tumble:labels", () => { ready.clear(); freshen(); });
   window.addEventListener("popstate", reload);
