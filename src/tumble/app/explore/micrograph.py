@@ -43,6 +43,7 @@ VIEW = ExploreView(
 )
 
 _BY = {"known": "Label, or else class", "class": "Class (model)", "label": "Label"}
+_FARTHEST_PX = 1e9
 _LARGEST_ID = 2**63 - 1
 
 
@@ -107,7 +108,8 @@ def _window(text: str) -> tuple[float, float, float, float] | None:
         left, top, width, height = (float(part) for part in text.split(","))
     except ValueError:
         left = top = width = height = math.nan
-    if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
+    near = all(abs(value) <= _FARTHEST_PX for value in (left, top, width, height))  # NaN is not
+    if not near or min(width, height) <= 0:
         raise ConfigError(f"at={text!r}: write four numbers with commas: left, top, width, height in px.")
     return left, top, width, height
 

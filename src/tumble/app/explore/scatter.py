@@ -39,6 +39,7 @@ router = APIRouter(tags=["explore"])
 
 #: Points that a browser draws in about a second; of larger libraries a sample is shown.
 MOST_POINTS = 100_000
+_FARTHEST = 1e9
 #: Coordinates beside the latent ones.
 _OTHERS = {"size": "equivalent diameter", "probability": "probability", "novelty": "novelty"}
 
@@ -107,7 +108,10 @@ def _window(text: str) -> tuple[float, float, float, float] | None:
         x0, x1, y0, y1 = (float(part) for part in text.split(","))
     except ValueError:
         x0 = x1 = y0 = y1 = math.nan
-    if not (math.isfinite(x0 + x1 + y0 + y1) and x0 < x1 and y0 < y1):
+    # Not much beyond what can be drawn: ticks are counted in steps of the window, and none may be lost in rounding.
+    distances = [abs(value) for value in (x0, x1, y0, y1)]
+    near = all(distance <= _FARTHEST for distance in distances)  # NaN is not
+    if not near or min(x1 - x0, y1 - y0) <= max(*distances, 1.0) * 1e-9:
         raise ConfigError(f"at={text!r}: write four numbers with commas: left, right, bottom, top.")
     return x0, x1, y0, y1
 
