@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tumble.errors import InputFileError
-from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames
+from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames, damaged_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["open_npy"]
+    import numpy.typing as npt
+
+__all__ = ["npy_frames", "open_npy"]
 
 
 @contextmanager
@@ -32,3 +37,57 @@ def open_npy(source: FrameSource) -> Iterator[Frames]:
         lambda where: np.array(array[where]),
         lambda values, notes: Frame(values, notes=notes),
     )
+
+
+def npy_frames(content: bytes, name: str) -> Frames:
+    """Give the images of an NPY file that is in memory, without a copy of them; pickled objects are never loaded.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    name : str
+        What the user calls it, for messages.
+
+    Returns
+    -------
+    Frames
+        Their arrays are read-only.
+
+    Raises
+    ------
+    InputFileError
+        If it is damaged, incomplete, too large or not an array of plain numbers.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = _array(content)
+    except Exception as error:
+        raise damaged_file(name, Path("content.npy"), error) from error
+    return array_frames(
+        name,
+        array.shape,
+        array.dtype,
+        array.nbytes,
+        lambda where: array[where],
+        lambda values, notes: Frame(values, notes=notes),
+    )
+
+
+def _array(content: bytes) -> npt.NDArray[Any]:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:  # version 3 differs in the names of fields alone, and records are no images
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
+    shape, fortran, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded; save an array of numbers")
+    # In Python's integers, which do not overflow: a header may promise any shape.
+    promised, start = math.prod(shape) * dtype.itemsize, stream.tell()
+    if promised > len(content) - start:
+        raise ValueError(f"it ends after {len(content) - start:,} of {promised:,} bytes")
+    return np.ndarray(shape, dtype, content, start, order="F" if fortran else "C")
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
