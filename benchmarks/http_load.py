@@ -46,11 +46,13 @@ class Client(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._ask()
 
     def data_received(self, data: bytes) -> None:
+        """Take a part of an answer."""
         self._received += data
         if self._expected is None:
             head = self._received.find(b"\r\n\r\n")
@@ -65,6 +67,7 @@ class Client(asyncio.Protocol):
             self._answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Note whether an answer was due."""
         if self._waits:
             self._run.errors[type(exc).__name__ if exc else "closed without an answer"] += 1
         if not self.ended.done():

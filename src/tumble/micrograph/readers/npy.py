@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,9 +61,7 @@ def npy_frames(content: bytes, name: str) -> Frames:
         If it is damaged, incomplete, too large or not an array of plain numbers.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            array = _array(content)
+        array = _array(content)
     except Exception as error:
         raise damaged_file(name, Path("content.npy"), error) from error
     return array_frames(
@@ -76,18 +75,32 @@ def npy_frames(content: bytes, name: str) -> Frames:
 
 
 def _array(content: bytes) -> npt.NDArray[Any]:
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:  # version 3 differs in the names of fields alone, and records are no images
-        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
-    shape, fortran, dtype = _HEADERS[version](stream)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never loaded; save an array of numbers")
+    shape, fortran, dtype, start = _header(content[: _header_bytes(content)])
     # In Python's integers, which do not overflow: a header may promise any shape.
-    promised, start = math.prod(shape) * dtype.itemsize, stream.tell()
+    promised = math.prod(shape) * dtype.itemsize
     if promised > len(content) - start:
         raise ValueError(f"it ends after {len(content) - start:,} of {promised:,} bytes")
     return np.ndarray(shape, dtype, content, start, order="F" if fortran else "C")
+
+
+def _header_bytes(content: bytes) -> int:
+    """Bytes before the values: the magic, the version, the length of the description, and the description."""
+    width = 2 if content[6:7] == b"\x01" else 4
+    return 8 + width + int.from_bytes(content[8 : 8 + width], "little")
+
+
+@lru_cache(maxsize=64)  # who sends many files sends many alike, and NumPy takes its time to understand a header
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:  # version 3 differs in the names of fields alone, and records are no images
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shape, fortran, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded; save an array of numbers")
+    return shape, fortran, dtype, stream.tell()
 
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
