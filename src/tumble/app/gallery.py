@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tumble.library import Library
 
-__all__ = ["PAGE_SIZE", "SORTS", "GalleryPage", "Suggestions", "View", "view_page"]
+__all__ = ["PAGE_SIZE", "SORTS", "GalleryPage", "Suggestions", "View", "begin_suggestions", "view_page"]
 
 PAGE_SIZE = 60
 LARGEST_PAGE = 500
@@ -135,6 +135,8 @@ class GalleryPage:
         What the next page goes on after and the page before ends before; "" where there is none.
     note : str
         What the reader should know, or "".
+    choosing : bool
+        Whether the order that was asked for is still being made, and this is another one.
     """
 
     particles: list[dict[str, Any]]
@@ -142,6 +144,7 @@ class GalleryPage:
     after: str = ""
     before: str = ""
     note: str = ""
+    choosing: bool = False
 
 
 class Suggestions:
@@ -155,10 +158,10 @@ class Suggestions:
         How many choices are kept.
     """
 
-    def __init__(self, wait_s: float = 0.4, at_most: int = 8) -> None:
+    def __init__(self, wait_s: float = 0.15, at_most: int = 8) -> None:
         self._wait_s = wait_s
         self._at_most = at_most
-        self._kept: OrderedDict[tuple[Any, ...], Future[tuple[int, ...]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int], Future[tuple[int, ...]]] = OrderedDict()
         self._lock = Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
@@ -175,13 +178,7 @@ class Suggestions:
             Which labels the choice is for; another number asks for a new choice.
         """
         key = (library.url, model, state)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._worker.submit(_suggested, library, model)
-            self._kept.move_to_end(key)
-            chosen = self._kept[key]
-            while len(self._kept) > self._at_most:
-                self._kept.popitem(last=False)
+        chosen = self._choice(key, library)
         try:
             return chosen.result(timeout=self._wait_s)
         except TimeoutError:
@@ -190,6 +187,20 @@ class Suggestions:
             with self._lock:  # the next page tries again
                 self._kept.pop(key, None)
             raise
+
+    def _choice(self, key: tuple[str, str, int], library: Library) -> Future[tuple[int, ...]]:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._worker.submit(_suggested, library, key[1])
+            self._kept.move_to_end(key)
+            chosen = self._kept[key]
+            while len(self._kept) > self._at_most:
+                self._kept.popitem(last=False)
+            return chosen
+
+    def begin(self, library: Library, model: str, state: int) -> None:
+        """Let a choice be made that will be asked for, and do not wait for it; see :meth:`ids`."""
+        self._choice((library.url, model, state), library)
 
     def close(self) -> None:
         """Wait for the choice that is being made, so that the library can be closed."""
@@ -203,6 +214,21 @@ def _suggested(library: Library, model: str) -> tuple[int, ...]:
         return tuple(int(i) for i in suggest_labels(library, MOST_SUGGESTED, model=model).index)
     except DataError:  # every particle is labelled
         return ()
+
+
+def begin_suggestions(library: Library, suggestions: Suggestions) -> None:
+    """Choose what the first page of a library will show, so that it need not wait.
+
+    Parameters
+    ----------
+    library : Library
+        The open library.
+    suggestions : Suggestions
+        Remembers what is useful next.
+    """
+    model = library.predicting_model()
+    if model is not None:
+        suggestions.begin(library, model, library.newest_label_action())
 
 
 def view_page(library: Library, view: View, suggestions: Suggestions) -> GalleryPage:
@@ -237,7 +263,8 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
         if page is not None:
             return page
         view = replace(view, after="", before="")
-        return replace(view_page(library, replace(view, sort="uncertain"), suggestions), note=_CHOOSING)
+        page = view_page(library, replace(view, sort="uncertain"), suggestions)
+        return replace(page, note=_CHOOSING, choosing=True)
     sort = "uncertain" if sort == "useful" else sort  # what has a label is not asked for again
     if sort == "class" and view.predicted is None:
         assert model is not None
@@ -294,14 +321,13 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
 
 
 _ANY = (None, None)
-_CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of. Reload in a moment."
+_CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of."
 
 
 def _useful_place(library: Library, view: View) -> tuple[int, int]:
     place = view.before or view.after
     if not place:
-        actions = library.label_actions()
-        return (int(actions.index[-1]) if len(actions) else 0), 0
+        return library.newest_label_action(), 0
     value, particle = _place(place) or (0.0, 0)
     return int(value), max(0, particle)
 

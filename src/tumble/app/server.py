@@ -12,12 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
 from tumble.app import label_routes, train_routes
 from tumble.app.deps import FOLDER, render
-from tumble.app.gallery import Suggestions
+from tumble.app.gallery import Suggestions, begin_suggestions
 from tumble.app.images import CropStore
 from tumble.app.runs import Runs, models_folder
 from tumble.app.security import Guard, Security
@@ -77,6 +78,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(begin_suggestions, opened, app.state.suggestions)
         yield
         app.state.suggestions.close()
         if opened is not library:
