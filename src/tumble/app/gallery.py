@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -198,9 +198,10 @@ class Suggestions:
                 self._kept.popitem(last=False)
             return chosen
 
-    def begin(self, library: Library, model: str, state: int) -> None:
-        """Let a choice be made that will be asked for, and do not wait for it; see :meth:`ids`."""
-        self._choice((library.url, model, state), library)
+    def begin(self, library: Library, model: str, state: int, *, at_most_s: float) -> None:
+        """Let a choice be made that will be asked for, and give it some time; see :meth:`ids`."""
+        # The first choice also imports what it takes to choose: a page that is drawn meanwhile would be slow.
+        wait([self._choice((library.url, model, state), library)], at_most_s)
 
     def close(self) -> None:
         """Wait for the choice that is being made, so that the library can be closed."""
@@ -216,7 +217,7 @@ def _suggested(library: Library, model: str) -> tuple[int, ...]:
         return ()
 
 
-def begin_suggestions(library: Library, suggestions: Suggestions) -> None:
+def begin_suggestions(library: Library, suggestions: Suggestions, at_most_s: float = 3.0) -> None:
     """Choose what the first page of a library will show, so that it need not wait.
 
     Parameters
@@ -225,10 +226,12 @@ def begin_suggestions(library: Library, suggestions: Suggestions) -> None:
         The open library.
     suggestions : Suggestions
         Remembers what is useful next.
+    at_most_s : float
+        How long to wait for it.
     """
     model = library.predicting_model()
     if model is not None:
-        suggestions.begin(library, model, library.newest_label_action())
+        suggestions.begin(library, model, library.newest_label_action(), at_most_s=at_most_s)
 
 
 def view_page(library: Library, view: View, suggestions: Suggestions) -> GalleryPage:
