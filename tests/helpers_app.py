@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from tumble.types import Micrograph, Particles
 SIDE = 16
 
 
-def fill(path, n=60, seed=0):
-    """Store n particles: round ones (odd ids) and bars (even ids), at places of their own."""
+def fill(path, n=60, seed=0, pixel_size_nm=None):
+    """Store n particles: round ones (odd ids) and bars (even ids), at places of their own; add to what is there."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     crops = np.empty((n, SIDE, SIDE), np.uint8)
@@ -44,15 +45,18 @@ def fill(path, n=60, seed=0):
             "equivalent_diameter_px": np.where(np.arange(n) % 2 == 0, 10.0, 8.0) + np.arange(n) / 100,
         }
     )
+    if pixel_size_nm is not None:
+        table["equivalent_diameter_nm"] = table["equivalent_diameter_px"] * pixel_size_nm
+        table["touches_border"] = tops + lefts < 10
     outlines = tuple(np.array([[t + 4, s + 4], [t + 12, s + 4], [t + 12, s + 12]], np.float32) for t, s in boxes)
     micrograph = Micrograph(
         pixels=pixels,
         source=f"grid {seed}.tif",
         content_hash=hashlib.sha256(pixels.tobytes()).hexdigest(),
-        pixel_size_nm=None,
+        pixel_size_nm=pixel_size_nm,
         metadata={},
         notes=(),
     )
-    with Library(path, create=True) as library:
+    with Library(path, create=not Path(path).exists()) as library:
         library.add_micrograph(micrograph, Particles(crops, table, mask, outlines, {"crop_size": SIDE}))
     return path

@@ -6,6 +6,7 @@ import csv
 import io
 import subprocess
 import sys
+import zipfile
 from itertools import chain
 
 import numpy as np
@@ -186,6 +187,53 @@ def test_the_export_has_the_particles_of_the_view(client):
     assert len(client.get("/export/labels.csv").text.splitlines()) == 61
 
 
+def test_a_selection_is_a_link_to_exactly_these_particles(path):
+    predict(path)
+    with client_of(path) as client:
+        client.post("/api/labels", json={"ids": [5], "label": "disc"})
+        text = client.post("/api/selection", json={"ids": [9, 5, 31, 5]}).json()
+        assert text == {"ids": "5,9,31", "n": 3}
+        # Suggestions leave out what has a label; a selection does not.
+        assert ids_of(client.get("/api/particles?ids=5,9,31")) == [5, 9, 31]
+        assert set(ids_of(client.get("/api/particles?ids=5,9,31&sort=useful"))) <= {9, 31}
+        page = client.get("/label?ids=5,9,31", headers=HTML).text
+        assert "Only 3 chosen particles" in page
+        assert page.count('"id":') == 3
+        assert len(client.get("/export/labels.csv?ids=5,9,31").text.splitlines()) == 4
+
+
+def test_a_large_selection_is_a_short_link(client):
+    chosen = list(range(2, 200_000, 3))
+    text = client.post("/api/selection", json={"ids": chosen}).json()["ids"]
+    assert len(text) < 500
+    assert ids_of(client.get(f"/api/particles?ids={text}&limit=500")) == [i for i in chosen if i <= 60]
+    assert client.get(f"/api/count?ids={text}").json() == {"n": 20}
+
+
+def test_sizes_limit_the_gallery_without_their_upper_bound(client):
+    sizes = {r["id"]: r["diameter_px"] for r in client.get("/api/particles?sort=id&limit=60").json()["particles"]}
+    low, high = sizes[2], sizes[10]
+    expected = [i for i, size in sizes.items() if low <= size < high]
+    assert ids_of(client.get(f"/api/particles?unit=px&from={low!r}&to={high!r}")) == expected
+    assert 10 not in expected
+    assert client.get(f"/api/count?from={low!r}&to={high!r}").json() == {"n": len(expected)}
+    assert ids_of(client.get("/api/particles?unit=nm&from=1")) == []  # no pixel size is known
+    assert f"Only sizes from {low:g} px to {high:g} px" in client.get(f"/label?from={low}&to={high}", headers=HTML).text
+
+
+def test_pictures_of_a_view_are_exported(client):
+    client.post("/api/labels", json={"ids": [4, 5], "label": "disc/../x"})
+    sheet = client.get("/export/sheet.html?ids=4,5,6")
+    assert sheet.text.count("<figure>") == 3
+    assert client.get("/export/sheet.pdf?label=disc/../x").content[:5] == b"%PDF-"
+    with zipfile.ZipFile(io.BytesIO(client.get("/export/crops.zip?show=labelled").content)) as crops:
+        names = [name for name in crops.namelist() if name.endswith(".png")]
+    assert len(names) == 2
+    assert all(name.count("/") == 1 and ".." not in name for name in names)
+    nothing = client.get("/export/crops.zip?ids=999")
+    assert (nothing.status_code, "nothing to export" in nothing.json()["detail"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -197,6 +245,11 @@ def test_the_export_has_the_particles_of_the_view(client):
         "after=nan,1",
         "sort=small&after=1",
         "ids=1;2",
+        "ids=.AAAA",
+        "ids=.eNoLyf//",
+        "from=2&to=1",
+        "from=nan",
+        "from=1&unit=mm",
         "micrograph=0",
     ],
 )

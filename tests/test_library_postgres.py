@@ -69,12 +69,18 @@ def test_a_library_on_a_server_says_what_one_in_a_file_says(url, tmp_path):
             Query(model="first", disagrees_with="second", limit=2),
             Query(measurements={"area_px": (10, None)}, order_by="area_px"),
             Query(model="first", disagrees_with_label=True),
+            Query(particle_ids=tuple(range(2, 100_000, 2)), limit=3),
         ):
             assert server.count(query) == file.count(query)
             assert server.search(query).particles.equals(file.search(query).particles)
             assert server.search(query).next == file.search(query).next
         assert server.neighbours(2, 4, model="first").equals(file.neighbours(2, 4, model="first"))
         assert server.contingency("first", "second").equals(file.contingency("first", "second"))
+        for at_most in (None, 4):
+            (shown, n), (as_shown, as_n) = (library.latents("first", at_most=at_most) for library in (server, file))
+            assert n == as_n
+            assert shown.equals(as_shown)
+        assert server.sizes("first").equals(file.sizes("first"))
         assert server.duplicates().equals(file.duplicates())
         assert server.label_log(history=True)["label"].equals(file.label_log(history=True)["label"])
     with Library(url) as library:

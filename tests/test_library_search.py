@@ -272,3 +272,35 @@ def test_suggestions_are_unlabelled_and_the_most_uncertain_first(library):
     assert not set(found.index) & set(library.current_labels().index)
     assert found["uncertainty"].is_monotonic_decreasing
     assert (found["predicted"] != found["second"]).all()
+
+
+def test_any_number_of_particles_can_be_asked_for(library):
+    wanted = tuple(range(2, 200_000, 2))  # more than a database takes as parameters
+    found = library.search(Query(particle_ids=wanted, limit=1000)).particles
+    assert found.index.tolist() == list(range(2, N + 1, 2))
+    predicted = library.particles(model="first")["predicted"]
+    rods = int((predicted[predicted.index % 2 == 0] == "rod").sum())
+    assert library.count(Query(particle_ids=wanted, model="first", predicted=("rod",))) == rods
+
+
+def test_latents_and_sizes_are_those_of_the_whole_table(library):
+    whole = library.particles(model="second")
+    latents, n = library.latents("second")
+    assert n == len(latents) == N - 10
+    sizes = library.sizes("second")
+    for table in (latents, sizes):
+        for name in table.columns.intersection(whole.columns):
+            pairs = zip(table[name], whole.loc[table.index, name], strict=True)
+            assert all(a == b or (a != a and b != b) for a, b in pairs), name
+    assert len(sizes) == N
+    assert {"label", "predicted", "latent_0", "latent_1"} <= set(latents)
+    assert library.sizes()["predicted"].isna().all()
+
+
+def test_a_sample_of_latents_is_always_the_same_and_no_row_is_made_up(library):
+    sample, n = library.latents("second", at_most=40)
+    assert (len(sample), n) == (40, N - 10)
+    assert sample.equals(library.latents("second", at_most=40)[0])
+    whole, _ = library.latents("second")
+    assert sample.equals(whole.loc[sample.index])
+    assert sample.index.is_monotonic_increasing

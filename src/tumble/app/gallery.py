@@ -57,8 +57,8 @@ _ORDERS = {
     "small": ("equivalent_diameter_px", False),
     "id": ("particle_id", False),
 }
-#: Columns that every page shows.
-_SHOWN = ("equivalent_diameter_px", "equivalent_diameter_nm")
+#: Unit -> column; every page shows them.
+SIZE_COLUMNS = {"px": "equivalent_diameter_px", "nm": "equivalent_diameter_nm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,9 @@ class View:
         Whose predictions; the newest if not given.
     ids : tuple of int, optional
         Only these particles.
+    size : tuple of (str, float, float), optional
+        Only particles with an equivalent diameter in this unit, ``"nm"`` or ``"px"``, from the first value up to the
+        second, which is not included; infinite where there is no bound.
     after, before : str
         Where the page before ended, or the one after began, as :class:`GalleryPage` says.
     limit : int
@@ -92,6 +95,7 @@ class View:
     micrograph: int | None = None
     model: str | None = None
     ids: tuple[int, ...] | None = None
+    size: tuple[str, float, float] | None = None
     after: str = ""
     before: str = ""
     limit: int = PAGE_SIZE
@@ -102,6 +106,17 @@ class View:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}.")
         if not 1 <= self.limit <= LARGEST_PAGE:
             raise ConfigError(f"limit={self.limit}: a page has 1 to {LARGEST_PAGE} particles.")
+        if self.size is not None:
+            unit, low, high = self.size
+            if unit not in SIZE_COLUMNS:
+                raise ConfigError(f"unit={unit!r}: must be one of {', '.join(SIZE_COLUMNS)}.")
+            if not low < high:  # neither is true of NaN
+                raise ConfigError(f"from={low:g}, to={high:g}: sizes go from a number to a larger one.")
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether only chosen particles are shown: a link from another view leads here."""
+        return self.ids is not None or self.size is not None
 
     def query(self) -> Query:
         """Return the conditions, without order and place."""
@@ -114,11 +129,22 @@ class View:
             labels=(self.label,) if self.label is not None else None,
             micrograph_ids=(self.micrograph,) if self.micrograph is not None else None,
             particle_ids=self.ids,
+            measurements=self.measurements(),
             model=self.model,
             label_state=state,
             disagrees_with_label=self.show == "mislabelled",
             limit=self.limit,
         )
+
+    def measurements(self) -> dict[str, tuple[float | None, float | None]]:
+        """Return what every page shows of a particle, with the bounds of the view."""
+        shown: dict[str, tuple[float | None, float | None]] = dict.fromkeys(SIZE_COLUMNS.values(), (None, None))
+        if self.size is not None:
+            unit, low, high = self.size
+            # The library's ranges include both ends.
+            below = math.nextafter(high, -math.inf)
+            shown[SIZE_COLUMNS[unit]] = (low if math.isfinite(low) else None, below if math.isfinite(high) else None)
+        return shown
 
 
 @dataclass(frozen=True)
@@ -256,7 +282,8 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
         The view needs a model and there is none, or its place cannot be read.
     """
     model = view.model or library.predicting_model()
-    sort = view.sort or ("useful" if model is not None else "id")
+    # Suggestions would hide most of what was chosen elsewhere.
+    sort = view.sort or ("useful" if model is not None and not view.is_limited else "id")
     if model is None and sort in _NEED_MODEL:
         page = view_page(library, replace(view, sort="id", after="", before=""), suggestions)
         return replace(page, note=f"“{SORTS[sort]}” needs a model that has classified the particles. Train one first.")
@@ -284,7 +311,6 @@ def _window(library: Library, view: View, column: str, descending: bool) -> tupl
         view.query(),
         order_by=column,
         descending=descending != backwards,
-        measurements=dict.fromkeys(_SHOWN, (None, None)),
         after=_place(view.before or view.after),
     )
     page = library.search(query)
@@ -309,13 +335,14 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
     found = suggestions.ids(library, model, state)
     if found is None:
         return None
-    if view.predicted is not None or view.micrograph is not None or view.ids is not None:
+    if view.predicted is not None or view.micrograph is not None or view.is_limited:
+        if view.ids is not None:
+            chosen = frozenset(view.ids)
+            found = tuple(i for i in found if i in chosen)
         meant = library.search(replace(view.query(), label_state="any", particle_ids=found, limit=MOST_SUGGESTED))
         found = tuple(i for i in found if i in meant.particles.index)
     here = found[start : start + view.limit]
-    query = Query(
-        particle_ids=here, model=view.model, limit=max(1, len(here)), measurements=dict.fromkeys(_SHOWN, _ANY)
-    )
+    query = Query(particle_ids=here, model=view.model, limit=max(1, len(here)), measurements=View().measurements())
     rows = library.search(query).particles.reindex(list(here))
     after = f"{state},{start + view.limit}" if start + view.limit < len(found) else ""
     before = f"{state},{max(0, start - view.limit)}" if start else ""
@@ -323,7 +350,6 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
     return GalleryPage(_records(rows), "useful", after, before, note)
 
 
-_ANY = (None, None)
 _CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of."
 
 

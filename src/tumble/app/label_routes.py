@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from typing import Annotated, Any
 
-import pandas as pd
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tumble.app.deps import LibraryDep, render
 from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
 from tumble.app.images import context_image, library_key, particle_box
+from tumble.app.selection import LONGEST_SELECTION, decode_ids, encode_ids
 from tumble.errors import ConfigError, LibraryError
-from tumble.library import Query as Question
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["router"]
+__all__ = ["ViewDep", "router"]
 
 router = APIRouter(tags=["label"])
 
@@ -26,7 +23,7 @@ SOURCE = "app"
 #: The class of what the extraction took for a particle and is none.
 NOT_A_PARTICLE = "not a particle"
 MOST_AT_ONCE = 5000
-_EXPORT_PAGE = 2000
+MOST_SELECTED = 1_000_000
 #: Ids of SQLite and PostgreSQL.
 _LARGEST_ID = 2**63 - 1
 
@@ -42,6 +39,13 @@ class LabelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_AT_ONCE)]
     label: Name | None
+
+
+class SelectionRequest(BaseModel):
+    """Particles that were chosen in a view."""
+
+    model_config = ConfigDict(extra="forbid")
+    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_SELECTED)]
 
 
 class ClassRequest(BaseModel):
@@ -75,7 +79,10 @@ def read_view(
     label: Annotated[str | None, Query(max_length=200)] = None,
     micrograph: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
-    ids: Annotated[str | None, Query(max_length=60_000)] = None,
+    ids: Annotated[str | None, Query(max_length=LONGEST_SELECTION)] = None,
+    unit: Annotated[str, Query(max_length=2)] = "px",
+    low: Annotated[float | None, Query(alias="from")] = None,
+    high: Annotated[float | None, Query(alias="to")] = None,
     after: Place = "",
     before: Place = "",
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE_SIZE,
@@ -88,7 +95,8 @@ def read_view(
         label=label or None,
         micrograph=micrograph,
         model=model or None,
-        ids=_ids(ids),
+        ids=decode_ids(ids) if ids else None,
+        size=_size(unit, low, high),
         after=after,
         before=before,
         limit=limit,
@@ -98,13 +106,10 @@ def read_view(
 ViewDep = Annotated[View, Depends(read_view)]
 
 
-def _ids(text: str | None) -> tuple[int, ...] | None:
-    if not text:
+def _size(unit: str, low: float | None, high: float | None) -> tuple[str, float, float] | None:
+    if low is None and high is None:
         return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and len(part) < 19 for part in parts):
-        raise ConfigError("ids: write numbers of particles with commas between them.")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    return unit, -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _classes(library: Any) -> list[dict[str, Any]]:
@@ -118,7 +123,7 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
     """Show the gallery; its first page comes with it, so that crops are there at once."""
     content = _page(request, library, view)
     sources = library.micrograph_sources()
-    model = library.predicting_model()
+    model = view.model or library.predicting_model()
     initial = {
         "page": content,
         "classes": _classes(library),
@@ -132,6 +137,7 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
         {
             "initial": initial,
             "view": view,
+            "limited": _limited(view),
             "sorts": SORTS,
             "shows": SHOWS,
             "model": model,
@@ -140,6 +146,16 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
             "has_particles": bool(content["particles"]) or library.count(Question()) > 0,
         },
     )
+
+
+def _limited(view: View) -> str:
+    """Say in words to what a link from another view limits the gallery, "" where it does not."""
+    parts = [] if view.ids is None else [f"{len(view.ids):,} chosen particle{'' if len(view.ids) == 1 else 's'}"]
+    if view.size is not None:
+        unit, low, high = view.size
+        bounds = [f"{word} {bound:g} {unit}" for word, bound in (("from", low), ("to", high)) if math.isfinite(bound)]
+        parts.append(f"sizes {' '.join(bounds)}")
+    return " with ".join(parts)
 
 
 def _page(request: Request, library: Any, view: View, *, crops: bool = True) -> dict[str, Any]:
@@ -170,6 +186,12 @@ def count(library: LibraryDep, view: ViewDep) -> dict[str, int]:
     if view.show == "mislabelled" and library.predicting_model() is None:
         return {"n": 0}
     return {"n": library.count(view.query())}
+
+
+@router.post("/api/selection")
+def selection(asked: SelectionRequest) -> dict[str, Any]:
+    """Write chosen particles as the value `ids` of an address of the gallery; nothing is stored."""
+    return {"ids": encode_ids(asked.ids), "n": len(set(asked.ids))}
 
 
 @router.get("/crops/{particle_id}.png")
@@ -276,28 +298,3 @@ def remove_class(library: LibraryDep, asked: RemoveRequest) -> list[dict[str, An
     """Forget a class without labels."""
     library.remove_class(asked.name)
     return _classes(library)
-
-
-@router.get("/export/labels.csv")
-def export_labels(library: LibraryDep, view: ViewDep) -> Response:
-    """Return the particles of a view as a table that `tumble label --csv` reads."""
-    from fastapi.responses import StreamingResponse
-
-    question = view.query()
-    library.search(Question(limit=1))  # an error is said before the first line
-    headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
-    return StreamingResponse(_csv(library, question), media_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _csv(library: Any, question: Question) -> Iterator[str]:
-    from dataclasses import replace
-
-    columns = ["label", "predicted", "probability", "novelty", "micrograph_id"]
-    columns += ["equivalent_diameter_px", "equivalent_diameter_nm"]
-    place: tuple[float, int] | None = None
-    first = True
-    while first or place is not None:
-        page = library.search(replace(question, limit=_EXPORT_PAGE, after=place))
-        table: pd.DataFrame = page.particles.reindex(columns=columns)
-        yield table.to_csv(header=first, lineterminator="\n")
-        place, first = page.next, False

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
-from tumble.app import label_routes, train_routes
+from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
 from tumble.app.gallery import Suggestions, begin_suggestions
 from tumble.app.images import CropStore
@@ -41,7 +41,7 @@ _PAGES = (("Label", "/label"), ("Train", "/train"), ("Explore", "/explore"))
 
 def _routers() -> list[APIRouter]:
     """Return the routes of every part of the page."""
-    return [label_routes.router, train_routes.router]
+    return [label_routes.router, export_routes.router, train_routes.router, *explore.routers()]
 
 
 def create_app(
@@ -92,6 +92,7 @@ def create_app(
     app.state.suggestions = Suggestions()
     address = opened.url if isinstance(library, Library) else os.fspath(library)
     app.state.runs = Runs(opened, address, models_folder(address, models))
+    app.state.explore = explore.VIEWS
     routers = _routers()
     for router in routers:
         app.include_router(router)

@@ -9,7 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from tumble.colours import class_colours
-from tumble.library import duplicates, images, label_actions, label_log, models, search
+from tumble.library import duplicates, images, label_actions, label_log, latents, models, search, sizes
 from tumble.library.classes import read_classes
 from tumble.library.measurements import read_measurements
 from tumble.library.neighbours import nearest_neighbours
@@ -223,6 +223,44 @@ class Questions:
         """Return particle ids and predictions of the newest model of this name, or of the newest of all."""
         with self._database.reading() as connection:
             return models.read_predictions(connection, model_name)
+
+    def latents(self, model_name: str | None = None, *, at_most: int | None = None) -> tuple[pd.DataFrame, int]:
+        """Return where a model puts each particle in its latent space.
+
+        Parameters
+        ----------
+        model_name : str, optional
+            The model; the newest of all if not given.
+        at_most : int, optional
+            A sample of so many where there are more, always the same one.
+
+        Returns
+        -------
+        table : DataFrame
+            Indexed by `particle_id`: `micrograph_id`, `label`, `predicted`, `probability`, `novelty`, both equivalent
+            diameters, and `latent_0` ...
+        n : int
+            How many particles the model has classified.
+        """
+        with self._database.reading() as connection:
+            return latents.read_latents(connection, model_name, at_most=at_most)
+
+    def sizes(self, model_name: str | None = None) -> pd.DataFrame:
+        """Return the sizes and classes of all particles, without their other measurements.
+
+        Parameters
+        ----------
+        model_name : str, optional
+            Whose predictions; none if not given.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by `particle_id`: both equivalent diameters (NaN where unknown), `touches_border`, `label` and
+            `predicted` (None where there is none).
+        """
+        with self._database.reading() as connection:
+            return sizes.read_sizes(connection, model_name)
 
     def least_sure(
         self, model_name: str, wanted: int

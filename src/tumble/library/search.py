@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from tumble.errors import ConfigError
+from tumble.library.images import CHUNK
 from tumble.library.label_log import newest_labels, stands
 from tumble.library.models import find_model, predicting_model
 from tumble.library.schema import MEASUREMENT_COLUMNS, labels, particles, predictions
@@ -18,7 +21,7 @@ from tumble.library.schema import MEASUREMENT_COLUMNS, labels, particles, predic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Page", "Query", "Range", "count_particles", "count_predicted", "search_particles"]
+__all__ = ["Page", "Query", "Range", "among", "count_particles", "count_predicted", "search_particles"]
 
 #: Lowest and highest value, both included; None where there is no bound.
 Range = tuple[float | None, float | None]
@@ -243,7 +246,7 @@ def _filtered(
     if model is not None:
         said = (predictions.c.particle_id == particles.c.id) & (predictions.c.model_id == model)
         source = particles.join(predictions, said, isouter=not (query.needs_model or inner))
-    conditions = [*_particle_conditions(query), *_label_conditions(query)]
+    conditions = [*_particle_conditions(connection, query), *_label_conditions(query)]
     if model is not None:
         conditions += _model_conditions(connection, query)
     return statement.select_from(source).where(*conditions)
@@ -255,10 +258,19 @@ def _within(column: sa.ColumnElement[Any], bounds: Range) -> list[sa.ColumnEleme
     return found if high is None else [*found, column <= float(high)]
 
 
-def _particle_conditions(query: Query) -> list[sa.ColumnElement[bool]]:
+def among(connection: sa.Connection, column: sa.Column[Any], ids: list[int]) -> sa.ColumnElement[bool]:
+    """Compare with any number of ids; where there are many, as one parameter, since databases limit how many."""
+    if len(ids) <= CHUNK:
+        return column.in_(ids)
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.cast(ids, ARRAY(sa.BigInteger)))
+    return column.in_(sa.select(sa.func.json_each(json.dumps(ids)).table_valued("value").c.value))
+
+
+def _particle_conditions(connection: sa.Connection, query: Query) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if query.particle_ids is not None:
-        found.append(particles.c.id.in_([int(i) for i in query.particle_ids]))
+        found.append(among(connection, particles.c.id, [int(i) for i in query.particle_ids]))
     if query.micrograph_ids is not None:
         found.append(particles.c.micrograph_id.in_([int(i) for i in query.micrograph_ids]))
     for name, bounds in query.measurements.items():

@@ -290,6 +290,7 @@
       const more = await tumble.get(`/api/particles/${particle.id}`);
       const size = particle.diameter_nm !== null ? `${particle.diameter_nm.toPrecision(4)} nm`
         : particle.diameter_px !== null ? `${particle.diameter_px.toPrecision(4)} px` : "unknown";
+      document.getElementById("zoom-explore").href = `/explore/micrograph?micrograph=${more.micrograph}&particle=${particle.id}`;
       facts({
         Micrograph: `${more.micrograph} · ${more.source}`,
         Diameter: size,
@@ -380,7 +381,7 @@
     for (const [name, value] of new FormData(view)) {
       if (value && !(name === "show" && value === "all")) query.set(name, value);
     }
-    for (const name of ["ids", "model", "limit"]) if (address().has(name)) query.set(name, address().get(name));
+    for (const name of ["ids", "unit", "from", "to", "model", "limit"]) if (address().has(name)) query.set(name, address().get(name));
     location.search = query;
   });
   const tile = document.getElementById("tile");
@@ -394,7 +395,7 @@
     const button = event.target.closest(".give");
     if (button) give(button.dataset.name);
   });
-  document.getElementById("export").href = `/export/labels.csv?${conditions()}`;
+  document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
   document.getElementById("zoom").addEventListener("close", () => mark());
   document.addEventListener("tumble:labels", () => { ready.clear(); freshen(); });
   window.addEventListener("popstate", reload);
