@@ -151,6 +151,7 @@ def test_label_train_correct_and_lose_nothing(started):
         page.click("#start-button")
         wait_for_state(page, "^Training")
         page.wait_for_selector("#chart-loss polyline")
+        until(page, "document.querySelector('#film img')?.naturalWidth > 0")
 
         # The server dies in the middle; the labels are there, and so is the training.
         server.kill()
@@ -174,7 +175,14 @@ def test_label_train_correct_and_lose_nothing(started):
         wait_for_state(page, "^Done · model-2")
         assert re.search(r"Balanced accuracy on 6 held-out labels: [\d.]+ %", page.text_content("#run-result") or "")
 
+        assert page.locator("#film-classes figcaption").all_text_contents() == ["bar", "disc"]
+        page.locator("#film-epoch").press("Home")
+        assert page.text_content("#film-now") == "after epoch 1"
+
+        # The gallery is sorted by the new model: what is useful to label next comes first.
         page.goto(f"{server.address}/label")
+        until(page, "document.getElementById('note').hidden || !document.getElementById('note').textContent")
+        assert page.input_value("select[name=sort]") == "useful"
         assert page.locator(".crop .guess").first.text_content()
         page.goto(f"{server.address}/label?sort=id&show=labelled")
         give(page, 1, "2")

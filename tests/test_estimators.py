@@ -10,6 +10,7 @@ from sklearn.base import clone
 from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
 from tumble.errors import ConfigError, DataError, LabelError, NotFittedError
+from tumble.types import Pose
 from tumble.validation import check_labels
 
 
@@ -49,6 +50,49 @@ def test_shapes_and_ranges_of_everything_that_comes_out(cards, fitted):
     assert fitted.n_iter_ == 2
     assert {len(curve) for curve in fitted.history_.values()} == {2}
     assert 0 <= fitted.score(X, cards[1][:7]) <= 1
+
+
+def test_what_was_inferred_is_drawn_again(cards, fitted, unsupervised, tumbled):
+    X = cards[0][:300:9]
+    drawn = fitted.decode(fitted.transform(X), fitted.predict(X), pose=fitted.pose(X))
+    np.testing.assert_allclose(drawn, fitted.reconstruct(X), atol=1e-6)
+    drawn = unsupervised.decode(unsupervised.transform(tumbled), pose=unsupervised.pose(tumbled))
+    np.testing.assert_allclose(drawn, unsupervised.reconstruct(tumbled), atol=1e-6)
+    # A grid over the first two factors, drawn point by point.
+    loc, scale = fitted.model_.latent_loc[2].numpy(), fitted.model_.latent_scale[2].numpy()
+    for i, first in enumerate((-1.5, 0.0, 1.5)):
+        point = loc + scale * np.array([first, 1.5], np.float32)
+        np.testing.assert_allclose(
+            fitted.decode(point[None], 2)[0], fitted.traverse(2, n=3, extent=1.5)[0, i, 2], atol=1e-5
+        )
+
+
+def test_a_quarter_turn_of_what_is_drawn_is_that_of_numpy(fitted):
+    z = np.zeros((2, 2), np.float32)
+    pose = Pose(
+        angle_rad=np.array([0, np.pi / 2], np.float32),
+        shift_px=np.zeros((2, 2), np.float32),
+        scale=np.ones(2, np.float32),
+        angle_std_rad=np.zeros(2, np.float32),
+    )
+    upright, turned = fitted.decode(z, 1, pose=pose)
+    np.testing.assert_allclose(turned, np.rot90(upright), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0.0, 0.0]],), "give the class of each image"),
+        (([[0.0, 0.0]], 9), "not one of the classes"),
+        (([[0.0]], 0), "shape"),
+        (([[np.nan, 0.0]], 0), "finite"),
+        (([["a", "b"]], 0), "must be numbers"),
+        (([[0.0, 0.0]] * 3, [0, 1]), "2 classes for 3 images"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(fitted, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        fitted.decode(*arguments)
 
 
 def test_images_are_taken_one_by_one(cards, fitted):

@@ -67,6 +67,7 @@ def test_a_library_on_a_server_says_what_one_in_a_file_says(url, tmp_path):
             Query(label_state="unlabelled", model="second"),
             Query(label_state="contested"),
             Query(model="first", disagrees_with="second", limit=2),
+            Query(model="first", also_predicted=("second", "rod")),
             Query(measurements={"area_px": (10, None)}, order_by="area_px"),
             Query(model="first", disagrees_with_label=True),
             Query(particle_ids=tuple(range(2, 100_000, 2)), limit=3),

@@ -78,6 +78,9 @@ def naive(library, query):
         keep &= other.notna() & (other != frame["predicted"])
     if query.disagrees_with_label:
         keep &= frame["label"].notna() & (frame["label"] != frame["predicted"])
+    if query.also_predicted:
+        model, name = query.also_predicted
+        keep &= library.particles(model=model)["predicted"] == name
     keep &= frame[query.order_by].notna()
     order = ["particle_id"] if query.order_by == "particle_id" else [query.order_by, "particle_id"]
     return frame.loc[keep].sort_values(order, ascending=not query.descending)
@@ -96,6 +99,8 @@ QUERIES = [
     Query(labels=("rod",), labelled_by="bob"),
     Query(model="first", disagrees_with="second", order_by="area_px", descending=True),
     Query(model="second", disagrees_with_label=True),
+    Query(model="first", predicted=("rod",), also_predicted=("second", "cube")),
+    Query(model="second", also_predicted=("first", "sphere"), order_by="probability"),
     Query(particle_ids=(5, 3, 117, 9999)),
     Query(descending=True, order_by="particle_id", predicted=("rod",)),
 ]

@@ -355,6 +355,7 @@ def test_evaluation_counts_as_by_hand(tmp_path: Path) -> None:
     assert scores["n_test"] == N - 20
     assert scores["region"] == "lower half"
     assert scores["test_particle_ids"] == test.index.tolist()
+    assert scores["test_labels"] == test.tolist()
     recalls = [row[i] / sum(row) for i, row in enumerate(expected)]
     assert list(scores["recall_per_class"].values()) == pytest.approx(recalls)
     assert scores["balanced_accuracy"] == pytest.approx(np.mean(recalls))

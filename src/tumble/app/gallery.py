@@ -77,6 +77,10 @@ class View:
         Only this micrograph.
     model : str, optional
         Whose predictions; the newest if not given.
+    other : str, optional
+        Only particles that this other model takes for another class than the model, or with `other_class` for that.
+    other_class : str, optional
+        Class of the other model.
     ids : tuple of int, optional
         Only these particles.
     size : tuple of (str, float, float), optional
@@ -94,6 +98,8 @@ class View:
     label: str | None = None
     micrograph: int | None = None
     model: str | None = None
+    other: str | None = None
+    other_class: str | None = None
     ids: tuple[int, ...] | None = None
     size: tuple[str, float, float] | None = None
     after: str = ""
@@ -104,6 +110,8 @@ class View:
         for name, value, known in (("sort", self.sort or "id", SORTS), ("show", self.show, SHOWS)):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}.")
+        if self.other_class is not None and self.other is None:
+            raise ConfigError("other_class: name the model that is meant, too (other=...).")
         if not 1 <= self.limit <= LARGEST_PAGE:
             raise ConfigError(f"limit={self.limit}: a page has 1 to {LARGEST_PAGE} particles.")
         if self.size is not None:
@@ -116,7 +124,7 @@ class View:
     @property
     def is_limited(self) -> bool:
         """Whether only chosen particles are shown: a link from another view leads here."""
-        return self.ids is not None or self.size is not None
+        return self.ids is not None or self.size is not None or self.other is not None
 
     def query(self) -> Query:
         """Return the conditions, without order and place."""
@@ -131,6 +139,8 @@ class View:
             particle_ids=self.ids,
             measurements=self.measurements(),
             model=self.model,
+            disagrees_with=self.other if self.other_class is None else None,
+            also_predicted=(self.other, self.other_class) if self.other and self.other_class else None,
             label_state=state,
             disagrees_with_label=self.show == "mislabelled",
             limit=self.limit,

@@ -14,6 +14,7 @@ from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
 from tumble.app.images import context_image, library_key, particle_box
 from tumble.app.selection import LONGEST_SELECTION, decode_ids, encode_ids
 from tumble.errors import ConfigError, LibraryError
+from tumble.library import Query as Question
 
 __all__ = ["ViewDep", "router"]
 
@@ -79,6 +80,8 @@ def read_view(
     label: Annotated[str | None, Query(max_length=200)] = None,
     micrograph: Annotated[int | None, Query(ge=1, le=_LARGEST_ID)] = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
+    other: Annotated[str | None, Query(max_length=200)] = None,
+    other_class: Annotated[str | None, Query(max_length=200)] = None,
     ids: Annotated[str | None, Query(max_length=LONGEST_SELECTION)] = None,
     unit: Annotated[str, Query(max_length=2)] = "px",
     low: Annotated[float | None, Query(alias="from")] = None,
@@ -95,6 +98,8 @@ def read_view(
         label=label or None,
         micrograph=micrograph,
         model=model or None,
+        other=other or None,
+        other_class=other_class or None,
         ids=decode_ids(ids) if ids else None,
         size=_size(unit, low, high),
         after=after,
@@ -155,7 +160,10 @@ def _limited(view: View) -> str:
         unit, low, high = view.size
         bounds = [f"{word} {bound:g} {unit}" for word, bound in (("from", low), ("to", high)) if math.isfinite(bound)]
         parts.append(f"sizes {' '.join(bounds)}")
-    return " with ".join(parts)
+    if view.other is not None:
+        word = f"takes for {view.other_class}" if view.other_class else "takes for another class"
+        parts.append(f"particles that {view.other} {word}")
+    return ", ".join(parts)
 
 
 def _page(request: Request, library: Any, view: View, *, crops: bool = True) -> dict[str, Any]:

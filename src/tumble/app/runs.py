@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
+from tumble.app.frames import filmed_epochs, frame_path
 from tumble.errors import ConfigError, LibraryError
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ class Runs:
         dict
             `state` ("none", "preparing", "running", "classifying", "stopped", "interrupted", "failed" or "done"),
             `message`, and where there is a run `name`, `epoch`, `max_epochs`, `remaining_s`, `curves` (name to values),
-            `epochs`, `n_labels`, `n_held_out`, `scores`.
+            `epochs`, `n_labels`, `n_held_out`, `scores`, `classes`, and `filmed`, the epochs of which there are images
+            of the manifold.
         """
         name = self.newest()
         if name is None:
@@ -261,7 +263,18 @@ class Runs:
             "n_labels": len(run.get("labels", {})),
             "n_held_out": len(run.get("held_out", {})),
             "scores": self._scores(name),
+            "classes": sorted(set(run.get("labels", {}).values())),
+            "filmed": filmed_epochs(self._folder / name),
         }
+
+    def frame(self, name: str, epoch: int, k: int) -> bytes | None:
+        """Return the PNG of what a run drew of a class (by number) after an epoch, None where there is none."""
+        if _NAME.fullmatch(name) is None:
+            return None
+        try:
+            return frame_path(self._folder / name, epoch, k).read_bytes()
+        except OSError:
+            return None
 
     def _state(self, name: str) -> dict[str, Any]:
         folder = self._folder / name

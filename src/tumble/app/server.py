@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from tumble._version import __version__
 from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
+from tumble.app.explore.decoders import Decoders
 from tumble.app.gallery import Suggestions, begin_suggestions
 from tumble.app.images import CropStore
 from tumble.app.runs import Runs, models_folder
@@ -91,7 +92,9 @@ def create_app(
     app.state.crops = CropStore(opened)
     app.state.suggestions = Suggestions()
     address = opened.url if isinstance(library, Library) else os.fspath(library)
-    app.state.runs = Runs(opened, address, models_folder(address, models))
+    folder = models_folder(address, models)
+    app.state.runs = Runs(opened, address, folder)
+    app.state.decoders = Decoders(opened, (folder.parent, folder))
     app.state.explore = explore.VIEWS
     routers = _routers()
     for router in routers:

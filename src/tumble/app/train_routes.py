@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tumble.app.deps import LibraryDep, render
@@ -53,6 +53,20 @@ def train_page(request: Request, library: LibraryDep) -> Response:
 def status(request: Request) -> dict[str, Any]:
     """Return what the newest run does, with its curves."""
     return request.app.state.runs.status()
+
+
+@router.get("/api/train/manifold/{name}/{epoch}/{k}.png")
+def frame(
+    request: Request,
+    name: Annotated[str, Path(max_length=40)],
+    epoch: Annotated[int, Path(ge=1, le=99_999)],
+    k: Annotated[int, Path(ge=0, le=99_999)],
+) -> Response:
+    """Return what a run drew of a class after an epoch."""
+    content = request.app.state.runs.frame(name, epoch, k)
+    if content is None:
+        raise HTTPException(404, f"{name} has kept no images of class {k} after epoch {epoch}.")
+    return Response(content, media_type="image/png")
 
 
 @router.post("/api/train")

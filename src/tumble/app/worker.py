@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tumble.app.runs import LIBRARY_VARIABLE, RunLock, write_json
@@ -88,9 +89,14 @@ def _work(folder: Path, run: dict[str, Any]) -> None:
 
 
 def _fit(folder: Path, run: dict[str, Any], library: Library, model: Path) -> None:
+    from tumble.app.film import SAMPLE, Film
     from tumble.pipeline import estimator_for_crops, fit_library
 
-    held_out = _series(run["held_out"])
+    held_out, labels = _series(run["held_out"]), _series(run["labels"])
+    estimator = estimator_for_crops(max_epochs=run["max_epochs"], random_state=run["seed"])
+    ids = run["particle_ids"]
+    some = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
+    film = Film(folder, estimator, labels.tolist(), library.crops(some))
     with (folder / "progress.jsonl").open("a", encoding="utf-8") as progress:
 
         def follow(report: EpochReport) -> None:
@@ -109,11 +115,11 @@ def _fit(folder: Path, run: dict[str, Any], library: Library, model: Path) -> No
             library,
             model,
             name=run["name"],
-            estimator=estimator_for_crops(max_epochs=run["max_epochs"], random_state=run["seed"]),
-            particle_ids=run["particle_ids"],
-            labels=_series(run["labels"]),
+            estimator=estimator,
+            particle_ids=ids,
+            labels=labels,
             validation=held_out if len(held_out) else None,
-            callbacks=[follow],
+            callbacks=[film, follow],
             checkpoint=folder / "checkpoint",
             resume=True,
         )

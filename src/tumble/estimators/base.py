@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils import check_random_state
 
 from tumble.errors import ConfigError, NotFittedError
+from tumble.estimators.decoding import draw, draw_grids, latent_rows
 from tumble.estimators.settings import fit_config, objective
 from tumble.estimators.show import explore, fit_html
 from tumble.estimators.storage import describe, restored
@@ -192,19 +193,41 @@ class ImageModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self._check_fitted()
         check_number("n", n, low=1, integer=True)
         indices = range(self.model_.config.n_components) if y is None else [self._class_index(y)]
-        axis = torch.linspace(-extent, extent, n)
-        steps = torch.zeros(n * n, self.model_.config.latent_dim)
-        n_dims = min(2, steps.shape[1])
-        steps[:, :n_dims] = torch.cartesian_prod(axis, axis)[:, :n_dims]
-        steps = steps.to(_device_of(self.model_))
-        drawn = []
-        with torch.inference_mode():
-            for k in indices:
-                z = self.model_.latent_loc[k] + self.model_.latent_scale[k] * steps
-                y = torch.full((n * n,), k, device=z.device)
-                drawn.append(self.model_.expectation(self.model_.to_mean(self.model_.canonical(z, y))))
-        images = torch.stack(drawn).unflatten(1, (n, n)).cpu().numpy()
-        return images[:, :, :, 0] if images.shape[3] == 1 else images
+        return draw_grids(self.model_, indices, n, extent)
+
+    def decode(self, Z: Any, y: Any = None, *, pose: Pose | None = None) -> npt.NDArray[np.float32]:
+        """Image that the model draws for given latent factors, classes and poses: the way back from :meth:`transform`.
+
+        ``decode(transform(X), predict(X), pose=pose(X))`` is ``reconstruct(X)``.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n, latent_dim)
+            Latent factors.
+        y : label, array-like of n labels, or None
+            Class of each image, or of all; None where the model was fitted without classes.
+        pose : Pose, optional
+            How each object lies; as drawn, upright and centred, if not given. Parts that are not among the invariances
+            of the model have no effect.
+
+        Returns
+        -------
+        ndarray of shape (n, H, W), or (n, C, H, W) for several channels
+            float32; in [0, 1] where the model was fitted to uint8 images.
+
+        Raises
+        ------
+        ConfigError
+            If `y` is not one of the classes, or a shape does not fit.
+        """
+        self._check_fitted()
+        z = latent_rows(Z, self.model_.config.latent_dim)
+        wanted = [y] if y is None or np.ndim(y) == 0 else list(y)
+        known = {label: self._class_index(label) for label in set(wanted) - {None}}
+        indices = [known.get(label, 0) for label in wanted]
+        if None in wanted and self._classes() is not None:
+            raise ConfigError("y: this model draws each class in its own way; give the class of each image.")
+        return draw(self.model_, z, indices, pose)
 
     def explore(self, *, n: int = 9, extent: float = 2.0) -> HtmlView:
         """Show in a notebook what the model draws, with sliders for class, latent factors, angle and shift.

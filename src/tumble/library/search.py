@@ -60,6 +60,8 @@ class Query:
         Only particles that this other model takes for another class.
     disagrees_with_label : bool
         Only particles that the model takes for another class than their label.
+    also_predicted : tuple of (model, class), optional
+        Only particles that this other model takes for this class.
     order_by : str
         ``"particle_id"``, ``"probability"``, ``"novelty"`` or a measurement; particles without a value are left out.
     descending : bool
@@ -92,6 +94,7 @@ class Query:
     labelled_by: str | None = None
     disagrees_with: str | None = None
     disagrees_with_label: bool = False
+    also_predicted: tuple[str, str] | None = None
     order_by: str = "particle_id"
     descending: bool = False
     limit: int = 100
@@ -116,7 +119,8 @@ class Query:
     def needs_model(self) -> bool:
         """Whether only particles with a prediction can be meant."""
         bounded = self.probability != _ANY or self.novelty != _ANY or self.order_by in _FROM_MODEL
-        return bounded or self.predicted is not None or bool(self.disagrees_with) or self.disagrees_with_label
+        rival = bool(self.disagrees_with) or self.also_predicted is not None
+        return bounded or self.predicted is not None or rival or self.disagrees_with_label
 
 
 @dataclass(frozen=True)
@@ -305,14 +309,16 @@ def _model_conditions(connection: sa.Connection, query: Query) -> list[sa.Column
         found.append(predictions.c.class_name.in_(query.predicted))
     found += _within(predictions.c.probability, query.probability)
     found += _within(predictions.c.novelty, query.novelty)
+    other = predictions.alias()
+    same_particle = other.c.particle_id == predictions.c.particle_id
     if query.disagrees_with is not None:
-        other, rival = predictions.alias(), int(find_model(connection, query.disagrees_with).id)
-        differs = sa.exists().where(
-            other.c.model_id == rival,
-            other.c.particle_id == predictions.c.particle_id,
-            other.c.class_name != predictions.c.class_name,
-        )
-        found.append(differs)
+        rival = int(find_model(connection, query.disagrees_with).id)
+        differs = other.c.class_name != predictions.c.class_name
+        found.append(sa.exists().where(other.c.model_id == rival, same_particle, differs))
+    if query.also_predicted is not None:
+        name, wanted = query.also_predicted
+        rival = int(find_model(connection, name).id)
+        found.append(sa.exists().where(other.c.model_id == rival, same_particle, other.c.class_name == wanted))
     if query.disagrees_with_label:
         found.append(_label() != predictions.c.class_name)
     return found

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from tumble.estimators.base import resolve_device
-from tumble.estimators.settings import model_config
+from tumble.estimators.growing import as_fitted, centre_on
 from tumble.fit import Callback
-from tumble.model.ssrvae import SSRVAE
 from tumble.paper.record import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
 
     from tumble.fit import EpochReport
     from tumble.paper.data import Split
@@ -103,14 +101,8 @@ class Snapshots(Callback):
         write_whole(self.folder / f"{shot.epoch:05d}.npz", write)
 
     def _model(self, weights: dict[str, torch.Tensor]) -> Any:
-        params = self.estimator._params()
-        shape = (1, *self.split.X.shape[1:])
-        module = SSRVAE(model_config(params, len(self.split.classes), shape))
-        module.load_state_dict(weights)
-        model = copy.copy(self.estimator)
-        model.model_ = module.to(resolve_device(params["device"])).eval()
-        model.classes_ = np.arange(len(self.split.classes))
-        return model
+        classes = np.arange(len(self.split.classes))
+        return as_fitted(self.estimator, weights, classes, (1, *self.split.X.shape[1:]))
 
 
 def take_snapshot(model: Any, split: Split, epoch: int, n_points: int, n_grid: int) -> Snapshot:
@@ -131,13 +123,7 @@ def take_snapshot(model: Any, split: Split, epoch: int, n_points: int, n_grid: i
     """
     X, truth = split.X_test[:n_points], split.y_test[:n_points]
     z, predicted = model.transform(X), model.predict(X)
-    module = model.model_
-    for k in range(len(split.classes)):
-        members = z[predicted == k]
-        # A class that is never predicted yet is drawn around the middle of all.
-        members = members if len(members) >= 5 else z
-        module.latent_loc[k] = torch.from_numpy(members.mean(axis=0))
-        module.latent_scale[k] = torch.from_numpy(members.std(axis=0))
+    centre_on(model, z, predicted)
     drawn = np.clip(model.traverse(n=n_grid), 0, 1)
     accuracy = float(np.mean(predicted == truth))
     return Snapshot(epoch, np.round(255 * drawn).astype(np.uint8), z[:, :2], truth, accuracy)

@@ -48,8 +48,8 @@ def evaluate(
     Returns
     -------
     dict
-        ``classes, confusion, n_test, balanced_accuracy, recall_per_class, region, test_particle_ids`` and
-        ``baselines``, a mapping of name to ``balanced_accuracy`` and ``recall_per_class``.
+        ``classes, confusion, n_test, balanced_accuracy, recall_per_class, region, test_particle_ids``, their
+        ``test_labels``, and ``baselines``, a mapping of name to ``balanced_accuracy`` and ``recall_per_class``.
 
     Raises
     ------
@@ -77,6 +77,7 @@ def evaluate(
         **_scores(truth, predicted.to_numpy(dtype=str), classes),
         "region": region,
         "test_particle_ids": [int(value) for value in test_labels.index],
+        "test_labels": truth.tolist(),  # labels may change later; what was measured does not
         "baselines": {BASELINE: _baseline(library, test_labels, train_labels, classes)},
     }
     library.update_evaluation(model_name, evaluation)

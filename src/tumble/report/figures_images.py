@@ -254,19 +254,23 @@ def manifold_figure(
     *,
     axis: npt.NDArray[Any] | None = None,
     colours: Mapping[str, str] | None = None,
+    factors: tuple[str, str] = ("z1", "z2"),
 ) -> Figure:
     """Tile, for each class, the images that the decoder gives over a grid of latent coordinates.
 
     Parameters
     ----------
     manifold : ndarray of shape (K, G, G, S, S)
-        Images; ``manifold[k, i, j]`` is class ``k`` at ``z1 = axis[i]``, ``z2 = axis[j]``.
+        Images; ``manifold[k, i, j]`` is class ``k`` at ``z1 = axis[i]``, ``z2 = axis[j]``. Of a model of one latent
+        factor, the shape is (K, 1, G, S, S).
     classes : sequence of K str
         Titles.
     axis : ndarray of shape (G,), optional
         Latent coordinate along either direction of the grid; the index where not given.
     colours : mapping of str to str, optional
         Class to colour of its title bar.
+    factors : (str, str)
+        Names of the factors downwards and to the right.
 
     Returns
     -------
@@ -284,7 +288,8 @@ def manifold_figure(
             panel.set_axis_off()
         for index, (name, images) in enumerate(zip(classes, manifold, strict=True)):
             panel = panels.flat[index]
-            _manifold_panel(panel, images, axis, bottom=index + columns >= len(classes), left=index % columns == 0)
+            names = (factors[0] if index % columns == 0 else "", factors[1] if index + columns >= len(classes) else "")
+            _manifold_panel(panel, images, axis, names)
             panel.set_title(plain(name), loc="left", fontweight="bold")
             panel.spines[:].set_color(colours.get(name, MISSING_COLOUR))
             panel.spines[:].set_linewidth(2.5)
@@ -292,18 +297,18 @@ def manifold_figure(
 
 
 def _manifold_panel(
-    panel: Axes, images: npt.NDArray[Any], axis: npt.NDArray[Any] | None, *, bottom: bool, left: bool
+    panel: Axes, images: npt.NDArray[Any], axis: npt.NDArray[Any] | None, names: tuple[str, str]
 ) -> None:
     grid_rows, grid_columns, height, width = images.shape
     tiled = images.transpose(0, 2, 1, 3).reshape(grid_rows * height, grid_columns * width)
     panel.imshow(tiled, cmap="gray", vmin=0, vmax=_white(images), interpolation="antialiased")
-    for count, size, pixel_axis, visible, name in (
-        (grid_rows, height, panel.yaxis, left, "z1"),
-        (grid_columns, width, panel.xaxis, bottom, "z2"),
+    for count, size, pixel_axis, name in (
+        (grid_rows, height, panel.yaxis, names[0]),
+        (grid_columns, width, panel.xaxis, names[1]),
     ):
         shown = np.unique(np.linspace(0, count - 1, min(count, 5)).round().astype(int))
         values = np.arange(count) if axis is None else np.asarray(axis)
-        labels = [f"{values[index]:.2g}".replace("-", "−") for index in shown] if visible else []
+        labels = [f"{values[index]:.2g}".replace("-", "−") for index in shown] if name else []
         pixel_axis.set_ticks((shown + 0.5) * size - 0.5, labels=labels or [""] * len(shown))
-        if visible:
+        if name:
             pixel_axis.set_label_text(name)

@@ -178,7 +178,13 @@ def _plane(latent: npt.NDArray[Any], names: pd.Series, order: list[str]) -> tupl
     return latent[:, 0], rows + 0.5 * (np.arange(len(rows)) * 0.618034 % 1 - 0.5)
 
 
-def confusion_figure(confusion: npt.NDArray[Any] | Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+def confusion_figure(
+    confusion: npt.NDArray[Any] | Sequence[Sequence[int]],
+    classes: Sequence[str],
+    *,
+    row_name: str = "label",
+    column_name: str = "predicted",
+) -> Figure:
     """Draw a confusion matrix twice: as counts, and as percentages of each row.
 
     Parameters
@@ -187,6 +193,8 @@ def confusion_figure(confusion: npt.NDArray[Any] | Sequence[Sequence[int]], clas
         ``confusion[i][j]`` particles labelled ``classes[i]`` are predicted to be ``classes[j]``.
     classes : sequence of K str
         Class names.
+    row_name, column_name : str
+        Whose word the rows and the columns are.
 
     Returns
     -------
@@ -203,10 +211,13 @@ def confusion_figure(confusion: npt.NDArray[Any] | Sequence[Sequence[int]], clas
         left, right = figure.subplots(1, 2)
         _heat_map(left, share, counts.astype(str).tolist(), classes)
         left.set_title("particles", loc="left")
-        left.set_ylabel("label")
+        left.set_ylabel(plain(row_name, 40))
         _heat_map(right, share, percent, classes)
-        right.set_title("percent of the particles with this label", loc="left")
+        of = "the particles with this label" if row_name == "label" else "each row"
+        right.set_title(f"percent of {of}", loc="left")
         right.set_yticklabels([])
+        for panel in (left, right):
+            panel.set_xlabel(plain(column_name, 40))
     return figure
 
 
@@ -217,7 +228,6 @@ def _heat_map(axes: Axes, shade: npt.NDArray[Any], texts: Sequence[Sequence[str]
     crowded = count > 6 or max(map(len, names), default=0) * count > 44
     axes.set_xticks(range(count), labels=names, rotation=40 if crowded else 0, ha="right" if crowded else "center")
     axes.set_yticks(range(count), labels=names)
-    axes.set_xlabel("predicted")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     size = 12 if count <= 5 else 10 if count <= 10 else 7

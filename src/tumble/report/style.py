@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -62,10 +63,17 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+#: Matplotlib's settings belong to the process: threads of a server must not change them under each other's hands.
+_STYLE_LOCK = RLock()
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw in the report's style whatever the caller's matplotlib settings are, and leave those alone."""
-    with mpl.rc_context(_STYLE):
+    """Draw in the report's style whatever the caller's matplotlib settings are, and leave those alone.
+
+    One thread at a time draws; others wait.
+    """
+    with _STYLE_LOCK, mpl.rc_context(_STYLE):
         yield
 
 

@@ -8,13 +8,21 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore import bokeh_page, micrograph, scatter, sizes
+from tumble.app.explore import agreement, bokeh_page, compare, confusion, manifold, micrograph, scatter, sizes
 from tumble.app.explore.frame import ExploreView, render_view
 
 __all__ = ["VIEWS", "ExploreView", "routers"]
 
 #: In the order of the navigation.
-VIEWS: tuple[ExploreView, ...] = (scatter.VIEW, sizes.VIEW, micrograph.VIEW)
+VIEWS: tuple[ExploreView, ...] = (
+    scatter.VIEW,
+    manifold.VIEW,
+    sizes.VIEW,
+    micrograph.VIEW,
+    confusion.VIEW,
+    compare.VIEW,
+    agreement.VIEW,
+)
 
 _start = APIRouter(tags=["explore"])
 

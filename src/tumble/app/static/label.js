@@ -381,7 +381,7 @@
     for (const [name, value] of new FormData(view)) {
       if (value && !(name === "show" && value === "all")) query.set(name, value);
     }
-    for (const name of ["ids", "unit", "from", "to", "model", "limit"]) if (address().has(name)) query.set(name, address().get(name));
+    for (const name of ["ids", "unit", "from", "to", "model", "other", "other_class", "limit"]) if (address().has(name)) query.set(name, address().get(name));
     location.search = query;
   });
   const tile = document.getElementById("tile");

@@ -31,6 +31,7 @@
       element("loss-now").textContent = number(curves.loss);
       element("accuracy-now").textContent = accuracy.length ? percent(accuracy[accuracy.length - 1]) : "";
     }
+    film(run);
     outcome(run);
     if (before && going.has(before) && run.state === "done") {
       tumble.say("The model is ready; the gallery is sorted by it now.");
@@ -60,6 +61,50 @@
     box.setAttribute("aria-valuenow", Math.round(100 * part));
   }
 
+  // ---- the manifold as it grows: the newest drawings, or those of the epoch that was chosen ----
+  let shownFilm = null;
+  let chosen = null; // null follows the training
+
+  function film(run) {
+    const epochs = run.filmed ?? [];
+    element("film").hidden = !epochs.length;
+    if (!epochs.length) return;
+    if (!shownFilm || shownFilm.name !== run.name) {
+      chosen = null;
+      element("film-classes").replaceChildren(...run.classes.map((name) => {
+        const figure = document.createElement("figure");
+        const image = document.createElement("img");
+        image.alt = `What the model draws of ${name}`;
+        const caption = document.createElement("figcaption");
+        caption.textContent = caption.title = name;
+        figure.append(image, caption);
+        return figure;
+      }));
+    }
+    shownFilm = { name: run.name, epochs };
+    const slider = element("film-epoch");
+    slider.max = epochs.length - 1;
+    slider.hidden = epochs.length < 2;
+    if (chosen === null || chosen >= epochs.length) slider.value = epochs.length - 1;
+    frame();
+  }
+
+  function frame() {
+    const epoch = shownFilm.epochs[Number(element("film-epoch").value)];
+    element("film-now").textContent = `after epoch ${epoch}`;
+    element("film-epoch").setAttribute("aria-valuetext", `epoch ${epoch}`);
+    element("film-classes").querySelectorAll("img").forEach((image, k) => {
+      const address = `/api/train/manifold/${shownFilm.name}/${epoch}/${k}.png`;
+      if (image.getAttribute("src") !== address) image.src = address;
+    });
+  }
+
+  element("film-epoch").addEventListener("input", (event) => {
+    const value = Number(event.target.value);
+    chosen = value === shownFilm.epochs.length - 1 ? null : value;
+    frame();
+  });
+
   function outcome(run) {
     const text = element("run-result");
     const table = element("recalls");
@@ -75,6 +120,10 @@
     link.textContent = "Label what is useful next";
     text.append(link);
     if (!run.scores) return;
+    const more = document.createElement("a");
+    more.href = `/explore/confusion?${new URLSearchParams({ model: run.name, of: "test" })}`;
+    more.textContent = "See what it confuses";
+    text.append(" · ", more);
     const rows = run.scores.classes.map((name, k) => {
       const row = document.createElement("tr");
       const counts = run.scores.confusion[k];
