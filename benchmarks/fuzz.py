@@ -51,11 +51,9 @@ def attack(operation: Any, n_examples: int, headers: Mapping[str, str] | None = 
     def send(case: Any) -> None:
         response = case.call(headers=dict(headers or {}), allow_redirects=False)
         statuses[str(response.status_code)] += 1
-        request = f"{case.as_curl_command()} gives {response.status_code}: {response.text[:300]}"
-        if response.status_code >= 500:
-            raise Failure(request)
-        if response.status_code >= 400 and not _sentence(response):
-            raise Failure(request)
+        if response.status_code >= 500 or (response.status_code >= 400 and not _sentence(response)):
+            content = response.content[:300].decode(errors="replace")
+            raise Failure(f"{case.as_curl_command()} gives {response.status_code}: {content}")
 
     send()
     return statuses
@@ -64,7 +62,7 @@ def attack(operation: Any, n_examples: int, headers: Mapping[str, str] | None = 
 def _sentence(response: Any) -> str:
     if "json" in response.headers.get("content-type", [""])[0]:
         return str(response.json().get("detail", ""))
-    return response.text.strip()
+    return response.content.decode().strip()
 
 
 @contextmanager
@@ -89,8 +87,8 @@ def served_page(library: Path) -> Iterator[tuple[Any, str, dict[str, str]]]:
     app = create_app(library, models=library.parent / "models")
     app.state.runs._spawn = lambda name: None
     for route in _routes(app.router.routes):
-        if getattr(route, "include_in_schema", True) is False:  # a page for people
-            route.include_in_schema, route.response_field = True, None
+        if hasattr(route, "include_in_schema"):
+            route.include_in_schema = True
     with running_service(app) as url:
         yield app, url, {CSRF_HEADER: app.state.security.csrf_token}
 
