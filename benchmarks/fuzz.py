@@ -24,6 +24,10 @@ from tumble import SSRVAEClassifier
 from tumble.service.run import running_service
 
 
+#: Seconds for an answer.
+TIMEOUT_S = 120
+
+
 class Failure(AssertionError):
     """A request that was answered as none may be."""
 
@@ -49,7 +53,7 @@ def attack(operation: Any, n_examples: int, headers: Mapping[str, str] | None = 
     @settings(max_examples=n_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def send(case: Any) -> None:
-        response = case.call(headers=dict(headers or {}), allow_redirects=False)
+        response = case.call(headers=dict(headers or {}), allow_redirects=False, timeout=TIMEOUT_S)
         statuses[str(response.status_code)] += 1
         if response.status_code >= 500 or (response.status_code >= 400 and not _sentence(response)):
             content = response.content[:300].decode(errors="replace")
