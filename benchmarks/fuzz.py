@@ -23,7 +23,6 @@ from benchmarks.common import Record, Row, arguments, parse, with_options
 from tumble import SSRVAEClassifier
 from tumble.service.run import running_service
 
-
 #: Seconds for an answer.
 TIMEOUT_S = 120
 
