@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1280, 800
 MOST_BYTES = 250_000
-#: Name of the picture -> address, and what is done before it is taken.
+#: Name of the picture -> address, and what is done before it is taken. MODEL is the model of the demo.
 VIEWS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
-    "app-label": ("/label?sort=uncertain", None),
-    "app-zoom": ("/label?sort=uncertain", lambda page: _zoom(page)),
+    "app-label": ("/label?sort=uncertain&model=MODEL", None),
+    "app-zoom": ("/label?sort=uncertain&model=MODEL", lambda page: _zoom(page)),
     "app-train": ("/train", lambda page: _train(page)),
-    "app-scatter": ("/explore/scatter", None),
-    "app-manifold": ("/explore/manifold", None),
-    "app-sizes": ("/explore/sizes", None),
-    "app-micrograph": ("/explore/micrograph", None),
-    "app-confusion": ("/explore/confusion", None),
+    "app-scatter": ("/explore/scatter?model=MODEL", None),
+    "app-manifold": ("/explore/manifold?model=MODEL", None),
+    "app-sizes": ("/explore/sizes?model=MODEL", None),
+    "app-micrograph": ("/explore/micrograph?model=MODEL", lambda page: _closer(page)),
+    "app-confusion": ("/explore/confusion?model=MODEL", None),
     "app-compare": ("/explore/compare", None),
     "app-agreement": ("/explore/agreement", None),
 }
@@ -58,19 +58,19 @@ def main() -> None:
     if not (options.demo / "library.db").exists():
         subprocess.run([sys.executable, "-m", "tumble", "demo", "--out", str(options.demo)], check=True)
     with TemporaryDirectory() as folder:
-        library = prepared(options.demo, Path(folder))
+        library, model = prepared(options.demo, Path(folder))
         with served(library) as address, sync_playwright() as playwright:
             executable = shutil.which("chromium") or shutil.which("google-chrome")
             browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             for name in options.only:
-                take(browser, address, name, options.out, dark=False)
+                take(browser, address, name, model, options.out, dark=False)
                 if name in DARK:
-                    take(browser, address, name, options.out, dark=True)
+                    take(browser, address, name, model, options.out, dark=True)
             browser.close()
 
 
-def prepared(demo: Path, folder: Path) -> Path:
-    """Copy the library of the demo, and add a second model and a second person's labels."""
+def prepared(demo: Path, folder: Path) -> tuple[Path, str]:
+    """Copy the library of the demo, and add another model and another person's labels; gives the first model's name."""
     path = folder / "gold.db"
     shutil.copy(demo / "library.db", path)
     shutil.copytree(demo / "model", folder / "model")
@@ -83,9 +83,9 @@ def prepared(demo: Path, folder: Path) -> Path:
         given = [rng.choice(names) if rng.random() < 0.12 else labels[i] for i in ids]
         library.add_labels(ids.tolist(), given, author="bob", source="screenshots")
         if len(library.models()) < 2:
-            fit_library(library, folder / "shorter", estimator=SSRVAEClassifier(max_epochs=12, random_state=1))
+            fit_library(library, folder / "shorter", estimator=SSRVAEClassifier(max_epochs=4, random_state=1))
             classify_library(library, folder / "shorter")
-    return path
+        return path, str(library.models()["name"].iloc[0])
 
 
 @contextmanager
@@ -101,13 +101,13 @@ def served(library: Path) -> Iterator[str]:
             process.terminate()
 
 
-def take(browser: Any, address: str, name: str, out: Path, *, dark: bool) -> None:
+def take(browser: Any, address: str, name: str, model: str, out: Path, *, dark: bool) -> None:
     """Take one picture, and store it with as many colours as fit into the size that a picture may have."""
     path, before = VIEWS[name]
     page = browser.new_page(
         viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
     )
-    page.goto(address + path, wait_until="load")
+    page.goto(address + path.replace("MODEL", model), wait_until="load")
     page.wait_for_load_state("networkidle")
     time.sleep(1.0)  # plots are drawn after they are loaded
     if before is not None:
@@ -131,9 +131,15 @@ def _zoom(page: Page) -> None:
     time.sleep(0.5)
 
 
+def _closer(page: Page) -> None:
+    for _ in range(4):
+        page.keyboard.press("+")
+    time.sleep(1.5)
+
+
 def _train(page: Page) -> None:
     """Train for a while, so that there are curves."""
-    page.fill("input[name=max_epochs]", "12")
+    page.fill("input[name=max_epochs]", "6")
     page.click("#start-button")
     end = time.monotonic() + 300
     while not (page.text_content("#run-title") or "").startswith("Done"):

@@ -117,14 +117,16 @@
   }
 
   function prefetch() {
+    document.body.dataset.ahead = "no"; // whether the next page is here
     if (!page.after) return;
     const key = placed("after", page.after).toString();
-    if (ready.has(key)) return;
+    if (ready.has(key)) { document.body.dataset.ahead = "yes"; return; }
     setTimeout(async () => {
       try {
         const response = await fetch(`/api/particles?${key}`, { headers: { Accept: "application/json" } });
         if (!response.ok) return;
         ready.set(key, await response.json());
+        if (page.after && key === placed("after", page.after).toString()) document.body.dataset.ahead = "yes";
       } catch { /* it is asked for again when it is needed */ }
     }, 60);
   }
