@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -14,7 +15,7 @@ from tumble.errors import ConfigError
 from tumble.library.classes import CLASS_COLOURS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 FigureKind = Literal["png", "svg"]
+_DRAWING = Lock()
 _MIME = {"png": "image/png", "svg": "image/svg+xml"}
 
 
@@ -136,13 +138,13 @@ def csv_response(table: pd.DataFrame, name: str, *, index: bool = True) -> Respo
     return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def figure_response(figure: Figure, kind: str, name: str, *, dpi: int = 150) -> Response:
+def figure_response(figure: Figure | Callable[[], Figure], kind: str, name: str, *, dpi: int = 150) -> Response:
     """Return a figure as a file to be saved.
 
     Parameters
     ----------
-    figure : Figure
-        As :mod:`tumble.report.figures` makes it.
+    figure : Figure or callable
+        As :mod:`tumble.report.figures` makes it, or what makes it; one is drawn at a time.
     kind : {"png", "svg"}
         Format.
     name : str
@@ -161,9 +163,11 @@ def figure_response(figure: Figure, kind: str, name: str, *, dpi: int = 150) -> 
         raise ConfigError(f"format {kind!r}: figures are exported as {' and '.join(_MIME)}.")
     buffer = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
-    with figure_style(), warnings.catch_warnings():
+    # Matplotlib's settings are those of the process, and requests are answered in threads.
+    with _DRAWING, figure_style(), warnings.catch_warnings():
         # A class may have a name in letters that the figure's font lacks; the page has it in full.
         warnings.filterwarnings("ignore", message=".*missing from font.*")
-        figure.savefig(buffer, format=kind, dpi=dpi, **options)
+        drawn = figure() if callable(figure) else figure
+        drawn.savefig(buffer, format=kind, dpi=dpi, **options)
     headers = {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
     return Response(buffer.getvalue(), media_type=_MIME[kind], headers=headers)

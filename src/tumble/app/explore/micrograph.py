@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
@@ -58,6 +60,8 @@ class MicrographState:
         The part that is shown, in px of the micrograph; all if not given.
     particle : int, optional
         The one that is marked.
+    outlines : bool
+        Whether particles are outlined.
     model : str, optional
         The newest that has predictions if not given.
     """
@@ -66,6 +70,7 @@ class MicrographState:
     by: str
     window: tuple[float, float, float, float] | None
     particle: int | None
+    outlines: bool
     model: str | None
 
 
@@ -82,7 +87,14 @@ def read_state(
         raise ConfigError(f"by={by!r}: must be one of {', '.join(_BY)}.")
     if outlines not in ("on", "off"):
         raise ConfigError(f"outlines={outlines!r}: must be on or off.")
-    return MicrographState(micrograph=micrograph, by=by, window=_window(window), particle=particle, model=model or None)
+    return MicrographState(
+        micrograph=micrograph,
+        by=by,
+        window=_window(window),
+        particle=particle,
+        outlines=outlines == "on",
+        model=model or None,
+    )
 
 
 StateDep = Annotated[MicrographState, Depends(read_state)]
@@ -100,10 +112,9 @@ def _window(text: str) -> tuple[float, float, float, float] | None:
     return left, top, width, height
 
 
-def _require(library: Library, state: MicrographState) -> tuple[int, dict[str, Any]]:
-    """Return the micrograph that is meant and its row; 404 where there is none."""
+def _require(library: Library, number: int | None) -> tuple[int, dict[str, Any]]:
+    """Return the micrograph that is meant, the first that has particles if none is named, and its row."""
     micrographs = library.micrographs()
-    number = state.micrograph
     if number is None:
         counts = micrographs["n_particles"].to_dict()
         number = next((int(i) for i, n in counts.items() if n), int(next(iter(counts), 0)))
@@ -128,15 +139,15 @@ def page(request: Request, library: LibraryDep, state: StateDep) -> Response:
     micrographs = library.micrographs()
     if micrographs.empty:
         return render_view(request, "explore_micrograph.html", {"micrographs": []})
-    number, row = _require(library, state)
+    number, row = _require(library, state.micrograph)
     model = model_of(library, state.model)
     sources = list(zip(micrographs.index.tolist(), micrographs["source"], micrographs["n_particles"], strict=True))
     where = [i for i, _, _ in sources].index(number)
     context = {
         "micrographs": sources,
         "number": number,
-        "before": sources[where - 1][0] if where else None,
-        "after": sources[where + 1][0] if where + 1 < len(sources) else None,
+        "before": _address(state, sources[where - 1][0]) if where else None,
+        "after": _address(state, sources[where + 1][0]) if where + 1 < len(sources) else None,
         "row": row,
         "choices": _BY if model else {"label": "Label"},
         "by": state.by if model else "label",
@@ -152,10 +163,17 @@ def page(request: Request, library: LibraryDep, state: StateDep) -> Response:
     return render_view(request, "explore_micrograph.html", context)
 
 
+def _address(state: MicrographState, number: int) -> str:
+    """Return the address of another micrograph, seen in the same way."""
+    query: dict[str, Any] = {"micrograph": number, "by": state.by, "model": state.model}
+    query["outlines"] = None if state.outlines else "off"
+    return "?" + urlencode({name: value for name, value in query.items() if value is not None})
+
+
 @router.get("/explore/micrograph/{micrograph}.png", include_in_schema=False)
 def image(library: LibraryDep, micrograph: Annotated[int, Path(ge=1, le=_LARGEST_ID)]) -> Response:
     """Return the image that the outlines lie on."""
-    _require(library, MicrographState(micrograph=micrograph, by="known", window=None, particle=None, model=None))
+    _require(library, micrograph)
     preview, _ = library.micrograph_preview(micrograph)
     # The address has the library's key in it: what it names never changes.
     headers = {"Cache-Control": "private, max-age=604800, immutable"}
@@ -165,7 +183,7 @@ def image(library: LibraryDep, micrograph: Annotated[int, Path(ge=1, le=_LARGEST
 @router.get("/api/explore/micrograph")
 def outlines(library: LibraryDep, state: StateDep) -> dict[str, Any]:
     """Return the size of a micrograph, its particles with their outlines in px (row, column), and the legend."""
-    number, row = _require(library, state)
+    number, row = _require(library, state.micrograph)
     model = model_of(library, state.model)
     table = library.particles(number, model)
     lines = library.outlines(number)
@@ -192,12 +210,23 @@ def _rounded(outline: Any) -> list[float]:
 
 @router.get("/explore/micrograph.csv")
 def export_csv(library: LibraryDep, state: StateDep) -> Response:
-    """Return all measurements of the particles of a micrograph, with their classes and colours."""
-    number, _ = _require(library, state)
+    """Return all measurements of the particles of the part that is shown, with their classes."""
+    number, row = _require(library, state.micrograph)
     model = model_of(library, state.model)
     table = library.particles(number, model)
-    classes = _classes(table, state.by if model else "label")
-    return csv_response(table.assign(**{"class": classes}), f"micrograph-{number}")
+    table["class"] = _classes(table, state.by if model else "label")
+    region = _region(state.window, int(row["height_px"]), int(row["width_px"]))
+    if region is not None:
+        lines = library.outlines(number)
+        table = table.loc[[i for i in table.index.tolist() if _overlaps(lines[i], region)]]
+    return csv_response(table, f"micrograph-{number}")
+
+
+def _overlaps(outline: Any, region: Region) -> bool:
+    """Say whether some of a particle lies in a part, as the figure has it."""
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    rows = low[0] <= region.row + region.height and high[0] >= region.row
+    return bool(rows and low[1] <= region.column + region.width and high[1] >= region.column)
 
 
 @router.get("/explore/micrograph.{kind}")
@@ -205,15 +234,16 @@ def export_figure(library: LibraryDep, state: StateDep, kind: FigureKind) -> Res
     """Return the part of the micrograph that is shown, with outlines and legend, as a figure."""
     from tumble.report.figures import micrograph_figure
 
-    number, row = _require(library, state)
+    number, row = _require(library, state.micrograph)
     model = model_of(library, state.model)
     table = library.particles(number, model)
     preview, scale = library.micrograph_preview(number)
     edge = table["touches_border"].to_numpy(bool) if "touches_border" in table else np.zeros(len(table), bool)
     pixel_size = float(row["pixel_size_nm"])
-    figure = micrograph_figure(
+    make = partial(
+        micrograph_figure,
         preview,
-        library.outlines(number),
+        library.outlines(number) if state.outlines else {},
         dict(zip(table.index.tolist(), _classes(table, state.by if model else "label"), strict=True)),
         colours=colours_of(library, model),
         border=table.index.to_numpy()[edge].tolist(),
@@ -221,7 +251,7 @@ def export_figure(library: LibraryDep, state: StateDep, kind: FigureKind) -> Res
         image_scale=scale,
         region=_region(state.window, int(row["height_px"]), int(row["width_px"])),
     )
-    return figure_response(figure, kind, f"micrograph-{number}")
+    return figure_response(make, kind, f"micrograph-{number}")
 
 
 def _region(window: tuple[float, float, float, float] | None, height: int, width: int) -> Region | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -244,5 +245,5 @@ def export_figure(library: LibraryDep, state: StateDep, kind: FigureKind) -> Res
     found = _points(library, _required_model(library, state), state)
     chosen = found.chosen(state.selected) if state.selected else None
     names = (found.axes[found.names[0]], found.axes[found.names[1]])
-    figure = scatter_figure(found.x, found.y, found.colouring, names=names, window=state.window, chosen=chosen)
-    return figure_response(figure, kind, "latent-space")
+    make = partial(scatter_figure, names=names, window=state.window, chosen=chosen)
+    return figure_response(partial(make, found.x, found.y, found.colouring), kind, "latent-space")

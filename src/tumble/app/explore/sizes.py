@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
@@ -87,8 +88,8 @@ def read_state(
         bar = float(width) if width else None
     except ValueError:
         bar = math.nan
-    if bar is not None and not (math.isfinite(bar) and bar > 0):
-        raise ConfigError(f"width={width!r}: the width of a bar is a number above 0.")
+    if bar is not None and not 1e-6 <= bar <= 1e9:
+        raise ConfigError(f"width={width!r}: the width of a bar is a number above 0, from 0.000001 to a billion.")
     return SizesState(by=by, unit=unit, width=bar, edge=edge, model=model or None)
 
 
@@ -219,4 +220,5 @@ def export_figure(library: LibraryDep, state: StateDep, kind: FigureKind) -> Res
     from tumble.app.explore.figures import histogram_figure
 
     shown = _shown(library, state)
-    return figure_response(histogram_figure(shown.histograms, missing=_no_class(shown.by)), kind, "sizes")
+    make = partial(histogram_figure, shown.histograms, missing=_no_class(shown.by))
+    return figure_response(make, kind, "sizes")

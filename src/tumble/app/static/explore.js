@@ -21,12 +21,15 @@ window.tumbleExplore = (() => {
 
   const form = document.getElementById("view");
   if (form) {
-    form.addEventListener("change", () => {
+    // What the form has no control for stays (keep), but for what some controls make senseless (reset, drop).
+    const words = (name) => (form.dataset[name] ?? "").split(" ").filter(Boolean);
+    form.addEventListener("change", (event) => {
+      if (!form.reportValidity()) return;
+      const dropped = words("reset").includes(event.target.name) ? words("drop") : [];
       const next = new URLSearchParams();
       for (const [name, value] of new FormData(form)) if (value) next.set(name, value);
-      for (const name of (form.dataset.keep ?? "").split(" ")) if (name && query().has(name)) next.set(name, query().get(name));
-      if (form.checkValidity()) location.search = next;
-      else form.reportValidity();
+      for (const name of words("keep")) if (query().has(name) && !dropped.includes(name)) next.set(name, query().get(name));
+      location.search = next;
     });
   }
 

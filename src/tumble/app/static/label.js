@@ -284,6 +284,7 @@
     const dialog = document.getElementById("zoom");
     document.getElementById("zoom-crop").src = image(particle.id);
     document.getElementById("zoom-context").src = `/context/${particle.id}.png?v=${initial.key}`;
+    document.getElementById("zoom-explore").href = `/explore/micrograph?micrograph=${particle.micrograph}&particle=${particle.id}`;
     document.getElementById("zoom-title").textContent = `Particle ${particle.id}`;
     document.getElementById("zoom-history").replaceChildren();
     document.getElementById("zoom-box").hidden = true;
@@ -292,7 +293,6 @@
       const more = await tumble.get(`/api/particles/${particle.id}`);
       const size = particle.diameter_nm !== null ? `${particle.diameter_nm.toPrecision(4)} nm`
         : particle.diameter_px !== null ? `${particle.diameter_px.toPrecision(4)} px` : "unknown";
-      document.getElementById("zoom-explore").href = `/explore/micrograph?micrograph=${more.micrograph}&particle=${particle.id}`;
       facts({
         Micrograph: `${more.micrograph} · ${more.source}`,
         Diameter: size,

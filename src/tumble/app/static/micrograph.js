@@ -188,9 +188,15 @@
       link.className = "button primary";
       link.id = "open";
       link.textContent = "Open in the gallery";
-      link.href = `/label?ids=${id}`;
+      link.href = gallery(id);
       $("one").replaceChildren(crop, list(facts(one)), link);
     } catch { /* was said */ }
+  }
+
+  function gallery(id) {
+    const address = new URLSearchParams({ ids: id });
+    if (query().get("model")) address.set("model", query().get("model"));
+    return `/label?${address}`;
   }
 
   // Moves the view where a particle lies outside it.
@@ -248,7 +254,7 @@
     "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: whole, o: outlines,
     n: () => step(1), p: () => step(-1), Escape: () => choose(null),
     ArrowLeft: () => move(-80, 0), ArrowRight: () => move(80, 0), ArrowUp: () => move(0, -80), ArrowDown: () => move(0, 80),
-    Enter: () => { if (chosen !== null) location.href = `/label?ids=${shapes[chosen].id}`; },
+    Enter: () => { if (chosen !== null) location.href = gallery(shapes[chosen].id); },
   };
   document.addEventListener("keydown", (event) => {
     const pressing = event.target.matches("button, a") && event.key === "Enter";
