@@ -25,6 +25,7 @@ from test_app import HTML, client_of
 from tumble import SSRVAEClassifier
 from tumble.app.explore.decoders import Decoders
 from tumble.app.explore.drawing import Place, draw_one, draw_sheet
+from tumble.app.explore.matrix import Matrix, count_pairs
 from tumble.errors import ModelFileError
 from tumble.library import Library
 from tumble.pipeline import fit_library
@@ -280,6 +281,9 @@ def test_cells_count_and_open_what_they_say(said):
                 assert (link is None) == (not ids)
                 if link:
                     assert opened(client, link) == ids
+            n = (known["label"] == "not a particle").sum()
+            assert f"{n} are of classes that the model does not know (not a particle) and count as wrong." in page
+            assert ("3 of them taught the model, so that this flatters it." in page) == (of == "labels")
             right = (known["label"] == known["first"]).mean()
             assert f"<dd>{100 * right:.1f} %</dd>" in page
             usual = known.loc[known["label"].isin(CLASSES)]
@@ -442,6 +446,45 @@ def test_agreement_needs_two_people(tmp_path, said):
 
 
 # ---- all of them ----
+
+
+def test_tables_of_unlike_classes_count_by_name():
+    counts = np.array([[5, 1, 0], [2, 0, 7]])
+    table = Matrix(["a", "b"], ["b", "c", "a"], counts, "first", "second", lambda row, column: f"{row}{column}")
+    assert (table.total, table.agreed) == (15, 2)
+    assert table.recalls() == {"a": 0.0, "b": 2 / 9}
+    assert table.precisions() == {"b": 2 / 7, "c": 0.0, "a": 0.0}
+    frame = table.table()
+    assert frame.loc[(frame["first"] == "b") & (frame["second"] == "a"), "particles"].tolist() == [7]
+    np.testing.assert_allclose(frame.groupby("first")["share_of_row"].sum(), 1)
+    shown = table.cells()[1]["cells"]
+    assert [(cell["n"], cell["same"], cell["link"]) for cell in shown] == [
+        (2, True, "bb"),
+        (0, False, None),
+        (7, False, "ba"),
+    ]
+    assert count_pairs(["a", "a", "b"], ["c", "a", "c"], ["a", "b"], ["b", "c", "a"]).tolist() == [[0, 1, 1], [0, 1, 0]]
+
+
+def test_figures_that_several_threads_draw_at_once_are_alike(said):
+    with client_of(said) as client:
+        addresses = [
+            "/explore/confusion/export.svg?model=first",
+            "/explore/compare/export.png",
+            "/explore/agreement/export.svg",
+        ]
+        alone = {address: client.get(address).content for address in addresses}
+        found = []
+
+        def ask(address):
+            found.append(client.get(address).content == alone[address])
+
+        threads = [threading.Thread(target=ask, args=(address,)) for address in addresses * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [True] * 9
 
 
 def test_names_are_text_in_every_view_and_export(tmp_path):

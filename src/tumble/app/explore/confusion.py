@@ -109,21 +109,28 @@ def confusion_of(library: Library, record: ModelRecord, source: Source | None = 
     unseen: Any = said.loc[~said.index.isin(record.labelled_particle_ids)]
     if source is None:
         source = "unseen" if len(unseen) else "labels"
-    chosen = said if source == "labels" else unseen
+    chosen: Any = said if source == "labels" else unseen
     if chosen.empty:
         return None
     classes = _names(record, chosen["label"])
     n_taught = len(said) - len(unseen)
+    warnings = []
     if source == "labels":
 
         def link(label: str, predicted: str) -> str | None:
             return gallery_link(model=record.name, label=label, class_=predicted, sort="uncertain")
 
-        about = f"All {len(said)} present labels of particles that {record.name} has classified."
-        warning = f"{n_taught} of them taught the model, so that this flatters it." if n_taught else ""
-        return Confusion("labels", _matrix(chosen, classes, record, link), about, warning)
-    about = f"{len(unseen)} present labels that the fit of {record.name} did not use."
-    return Confusion("unseen", _matrix(chosen, classes, record, _cell_links(chosen, record.name)), about)
+        about = f"All {len(said):,} present labels of particles that {record.name} has classified."
+        if n_taught:
+            warnings.append(f"{n_taught:,} of them taught the model, so that this flatters it.")
+    else:
+        link = _cell_links(chosen, record.name)
+        about = f"{len(unseen):,} present labels that the fit of {record.name} did not use."
+    strange = classes[len(record.classes) :]
+    if strange:
+        n = int(chosen["label"].isin(strange).sum())
+        warnings.append(f"{n:,} are of classes that the model does not know ({', '.join(strange)}) and count as wrong.")
+    return Confusion(source, _matrix(chosen, classes, record, link), about, " ".join(warnings))
 
 
 def _stored_test(library: Library, record: ModelRecord) -> Confusion | None:
