@@ -19,10 +19,10 @@ from tumble._version import __version__
 from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
 from tumble.app.explore.decoders import Decoders
-from tumble.app.gallery import Suggestions, begin_suggestions
 from tumble.app.images import CropStore
 from tumble.app.runs import Runs, models_folder
 from tumble.app.security import Guard, Security
+from tumble.app.suggestions import Suggestions, begin_suggestions
 from tumble.errors import TumbleError
 from tumble.library import Library
 
