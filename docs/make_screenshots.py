@@ -118,9 +118,10 @@ def take(browser: Any, address: str, name: str, model: str, out: Path, *, dark: 
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     page.close()
     target = out / f"{name}{'-dark' if dark else ''}.png"
+    # By coverage: a median cut leaves out colours of few pixels, such as that of a rare class in a legend.
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MOST_BYTES:
             break
     target.write_bytes(buffer.getvalue())
