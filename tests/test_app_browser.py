@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 N_LABELLED = 30
+#: How long to wait for what must come: other programs may use the processors, too.
+PATIENCE_S = 120
 
 
 class Server:
@@ -62,6 +64,7 @@ def browser_page():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.complaints = []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("console", lambda said: page.complaints.append(said.text) if complains(said) else None)
@@ -90,7 +93,7 @@ def started(tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
-def until(page, condition, seconds=30):
+def until(page, condition, seconds=PATIENCE_S):
     """Wait for a condition in the page; Playwright's own way needs eval, which the page forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(f"Boolean({condition})"):
@@ -115,6 +118,17 @@ def give(page, number, name):
 
 def wait_for_state(page, pattern, seconds=240):
     until(page, f"/{pattern}/.test(document.getElementById('run-title').textContent)", seconds)
+
+
+def wait_for_useful(page):
+    """Wait for the choice of what is useful next, which the page offers when it was not there at once."""
+    useful = "document.querySelector('select[name=sort]').value === 'useful'"
+    until(page, f"({useful}) || document.querySelector('#note a')")
+    if page.locator("#note a").count():
+        with page.expect_navigation():
+            page.click("#note a")
+    until(page, useful)
+    assert not page.text_content("#note")
 
 
 def test_label_train_correct_and_lose_nothing(started):
@@ -181,8 +195,7 @@ def test_label_train_correct_and_lose_nothing(started):
 
         # The gallery is sorted by the new model: what is useful to label next comes first.
         page.goto(f"{server.address}/label")
-        until(page, "document.getElementById('note').hidden || !document.getElementById('note').textContent")
-        assert page.input_value("select[name=sort]") == "useful"
+        wait_for_useful(page)
         assert page.locator(".crop .guess").first.text_content()
         page.goto(f"{server.address}/label?sort=id&show=labelled")
         give(page, 1, "2")
@@ -248,15 +261,39 @@ def test_the_next_page_is_there_at_once(started):
     _, start = started
     server = start()
     with browser_page() as page:
+        page.goto(f"{server.address}/label?limit=10")
+        took = []
+        for number in (11, 21, 31, 41):
+            # What a person needs at the least to look at a page is enough to fetch the next one.
+            until(page, "document.body.dataset.ahead === 'yes'")
+            took.append(page.evaluate(TURN, number))
+        # Another program can make a turn slower, but none faster.
+        assert min(took) < 200, took
+
+
+#: Turns to the page that begins with a particle; gives how long it took until its crops are there.
+TURN = """async (number) => {
+    const first = `particle-${number}`;
+    const crops = () => [...document.querySelectorAll("#gallery img")];
+    const began = performance.now();
+    document.getElementById("next").click();
+    while (!document.getElementById(first) || !crops().every((image) => image.complete && image.naturalWidth)) {
+        await new Promise((go) => setTimeout(go, 1));
+    }
+    return performance.now() - began;
+}"""
+
+
+def test_a_page_of_the_gallery_is_one_question(started):
+    _, start = started
+    server = start()
+    with browser_page() as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(server.address).partition("?")[0]))
         page.goto(server.address)
-        page.wait_for_selector(".crop")
-        time.sleep(0.5)  # what a person needs at the least to look at a page
-        took = page.evaluate(
-            """async () => {
-                const began = performance.now();
-                document.getElementById("next").click();
-                while (!document.getElementById("particle-61")) await new Promise((go) => setTimeout(go, 1));
-                return performance.now() - began;
-            }"""
-        )
-        assert took < 200
+        until(page, "document.body.dataset.ahead === 'yes'")
+        assert page.locator(".crop img").count() == 60
+        until(page, "[...document.querySelectorAll('.crop img')].every((image) => image.naturalWidth)")
+        assert not [path for path in asked if path.startswith("/crops/")]
+        assert asked.count("/api/particles") == 1  # the next page
+        assert not page.complaints

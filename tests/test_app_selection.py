@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
@@ -18,6 +18,11 @@ from tumble.errors import ConfigError
 IDS = st.sets(st.integers(1, 2**63 - 1), min_size=1) | st.sets(st.integers(1, 300), min_size=60)
 
 
+#: How long it takes to make an example up says how busy the machine is.
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@ANY_MACHINE
 @given(IDS)
 def test_what_is_written_is_read_again(ids):
     text = encode_ids(ids)
@@ -25,6 +30,7 @@ def test_what_is_written_is_read_again(ids):
     assert text == "".join(letter for letter in text if letter.isalnum() or letter in ".,-_")  # as it is in an address
 
 
+@ANY_MACHINE
 @given(st.sets(st.integers(1, 10**6), min_size=60, max_size=100), st.data())
 def test_a_damaged_selection_is_refused_or_is_one(ids, data):
     text = list(encode_ids(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
@@ -21,6 +22,8 @@ from PIL import Image
 from tumble import SSRVAEClassifier
 from tumble.client import Client, ServiceError
 from tumble.errors import ConfigError, ModelFileError
+from tumble.micrograph.read import open_frames
+from tumble.micrograph.readers.npy import npy_frames
 from tumble.service.batching import Batcher, Busy
 from tumble.service.guard import BodyLimits
 from tumble.service.images import InputLimits
@@ -455,3 +458,76 @@ def test_the_openapi_has_examples_and_names_the_token():
     Classification.model_validate(example)
     assert {"401", "413", "422", "503"} <= set(operation["responses"])
     assert schema["security"] == [{"token": []}]
+
+
+# --- NPY in memory ----------------------------------------------------------------------------------------------------
+
+
+def test_crops_in_npy_touch_no_disk(http, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("a file was made")
+
+    monkeypatch.setattr("tumble.service.images.TemporaryDirectory", refused)
+    for X in (crops(1), crops(20), np.repeat(crops(20), 200, axis=0)):  # beyond 1 MB a form keeps its files on disk
+        http.post("/classify", **upload(npy(X))).raise_for_status()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", "<i4", "float16", ">f8", "bool"])
+@pytest.mark.parametrize("shape", [(6, 8), (3, 6, 8), (6, 8, 3), (2, 3, 6, 8), (1, 1, 6, 8)])
+def test_npy_in_memory_is_read_as_the_file_is(tmp_path, dtype, shape):
+    array = np.random.default_rng(0).integers(0, 99, shape).astype(dtype)
+    for laid_out in (array, np.asfortranarray(array)):
+        file = tmp_path / "a.npy"
+        np.save(file, laid_out)
+        here = npy_frames(file.read_bytes(), "a.npy")
+        with open_frames(file) as there:
+            assert here.n == there.n
+            for one, other in zip(here, there, strict=True):
+                assert one.array.dtype == other.array.dtype
+                np.testing.assert_array_equal(one.array, other.array)
+
+
+def damaged_npys():
+    whole = npy(crops(2))
+    promise = npy(np.zeros((2, 2), np.uint8)).replace(b"(2, 2)", b"(9**9, 9)")
+    return {
+        "cut within its values": whole[:-1],
+        "cut within its header": whole[:60],
+        "nothing but its beginning": whole[:8],
+        "of a version that is not known": whole[:6] + b"\x09" + whole[7:],
+        "a header that is code": promise,
+        "a promise of more than there is": npy(np.zeros((2, 2), np.uint8)).replace(b"(2, 2)", b"(99999999999, 99999)"),
+        "negative": npy(np.zeros((2, 2), np.uint8)).replace(b"(2, 2), }  ", b"(-2, -2), }"),
+        "objects": b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }".ljust(118),
+        "records": npy(np.zeros((4, 4), [("a", "u1"), ("b", "f4")])),
+        "text": npy(np.full((16, 16), "a")),
+    }
+
+
+@pytest.mark.parametrize("name", damaged_npys())
+def test_damaged_npy_is_refused_in_a_sentence(http, name):
+    response = http.post("/classify", **upload(damaged_npys()[name]))
+    assert response.status_code == 422, response.text
+    assert response.json()["detail"].startswith("crops.npy: ")
+
+
+# --- the load that is measured --------------------------------------------------------------------------------------
+
+
+def test_the_clients_of_the_benchmark_count_answers_and_errors(url):
+    from benchmarks.http_load import ask
+
+    host, port = url.removeprefix("http://").split(":")
+    form = httpx.Request("POST", f"{url}/classify", **upload(npy(crops(1))))
+    form.read()
+
+    def raw(target):
+        lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in form.headers.items())]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + form.content
+
+    run = asyncio.run(ask(host, int(port), 4, 0.5, raw("/classify")))
+    assert len(run.times) >= 4
+    assert not run.errors
+    run = asyncio.run(ask(host, int(port), 2, 0.2, raw("/nowhere")))
+    assert run.times == []
+    assert set(run.errors) == {"404"}

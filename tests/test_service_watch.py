@@ -18,7 +18,7 @@ from helpers_service import MODEL
 from typer.testing import CliRunner
 
 from tumble.cli import app
-from tumble.errors import ConfigError, DataError, ModelFileError
+from tumble.errors import ConfigError, DataError, LibraryError, ModelFileError
 from tumble.library import Library
 from tumble.pipeline import ExtractionOptions, extract_files
 from tumble.service.watch import FolderWatch, WatchSettings
@@ -145,6 +145,21 @@ def test_a_bug_with_one_file_does_not_stop_the_watch(folder, library, monkeypatc
     monkeypatch.setattr("tumble.service.watch.extract_files", broken)
     (item,) = watch.look()
     assert "unforeseen" in item.message
+
+
+def test_an_image_is_kept_for_a_library_that_is_away(folder, library, monkeypatch):
+    def away(*_, **__):
+        raise LibraryError("particles.db: is locked by another program.")
+
+    save(folder / "a.tif")
+    watch = FolderWatch(folder, library, MODEL, settings=QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr("tumble.service.watch.extract_files", away)
+        states = [item.state for _ in range(2 * QUICK.max_tries) for item in watch.look()]
+        assert states == ["later"] * 2 * QUICK.max_tries
+        assert [item.state for item in watch.run(once=True)] == ["failed"]  # which must end
+    other = FolderWatch(folder, library, MODEL, settings=QUICK)
+    assert [item.state for item in other.look()] == ["added"]
 
 
 def test_what_does_not_fit_is_said_at_once(folder, library):

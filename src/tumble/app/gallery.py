@@ -6,13 +6,11 @@ A page is found from the last particle of the one before, never by counting, so 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-from tumble.errors import ConfigError, DataError
+from tumble.app.suggestions import MOST_SUGGESTED
+from tumble.errors import ConfigError
 from tumble.library import Query
 
 if TYPE_CHECKING:
@@ -20,13 +18,13 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from tumble.app.suggestions import Suggestions
     from tumble.library import Library
 
-__all__ = ["PAGE_SIZE", "SORTS", "GalleryPage", "Suggestions", "View", "view_page"]
+__all__ = ["PAGE_SIZE", "SORTS", "GalleryPage", "View", "view_page"]
 
 PAGE_SIZE = 60
 LARGEST_PAGE = 500
-MOST_SUGGESTED = 300
 
 #: Name in the address -> what people read. Those that need a model are :data:`_NEED_MODEL`.
 SORTS = {
@@ -171,6 +169,8 @@ class GalleryPage:
         What the next page goes on after and the page before ends before; "" where there is none.
     note : str
         What the reader should know, or "".
+    choosing : bool
+        Whether the order that was asked for is still being made, and this is another one.
     """
 
     particles: list[dict[str, Any]]
@@ -178,67 +178,7 @@ class GalleryPage:
     after: str = ""
     before: str = ""
     note: str = ""
-
-
-class Suggestions:
-    """The particles that are useful to label next; kept while labels and models stay as they are.
-
-    Parameters
-    ----------
-    wait_s : float
-        How long a page waits for the choice, which takes some seconds for 100,000 particles; it goes on meanwhile.
-    at_most : int
-        How many choices are kept.
-    """
-
-    def __init__(self, wait_s: float = 0.4, at_most: int = 8) -> None:
-        self._wait_s = wait_s
-        self._at_most = at_most
-        self._kept: OrderedDict[tuple[Any, ...], Future[tuple[int, ...]]] = OrderedDict()
-        self._lock = Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
-
-    def ids(self, library: Library, model: str, state: int) -> tuple[int, ...] | None:
-        """Return particles, the most useful first, or None where they are not chosen yet.
-
-        Parameters
-        ----------
-        library : Library
-            The open library.
-        model : str
-            The model that is unsure.
-        state : int
-            Which labels the choice is for; another number asks for a new choice.
-        """
-        key = (library.url, model, state)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._worker.submit(_suggested, library, model)
-            self._kept.move_to_end(key)
-            chosen = self._kept[key]
-            while len(self._kept) > self._at_most:
-                self._kept.popitem(last=False)
-        try:
-            return chosen.result(timeout=self._wait_s)
-        except TimeoutError:
-            return None
-        except Exception:
-            with self._lock:  # the next page tries again
-                self._kept.pop(key, None)
-            raise
-
-    def close(self) -> None:
-        """Wait for the choice that is being made, so that the library can be closed."""
-        self._worker.shutdown(cancel_futures=True)
-
-
-def _suggested(library: Library, model: str) -> tuple[int, ...]:
-    from tumble.pipeline import suggest_labels  # takes a second to import, and a library may have no model
-
-    try:
-        return tuple(int(i) for i in suggest_labels(library, MOST_SUGGESTED, model=model).index)
-    except DataError:  # every particle is labelled
-        return ()
+    choosing: bool = False
 
 
 def view_page(library: Library, view: View, suggestions: Suggestions) -> GalleryPage:
@@ -274,7 +214,8 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
         if page is not None:
             return page
         view = replace(view, after="", before="")
-        return replace(view_page(library, replace(view, sort="uncertain"), suggestions), note=_CHOOSING)
+        page = view_page(library, replace(view, sort="uncertain"), suggestions)
+        return replace(page, note=_CHOOSING, choosing=True)
     sort = "uncertain" if sort == "useful" else sort  # what has a label is not asked for again
     if sort == "class" and view.predicted is None:
         assert model is not None
@@ -330,14 +271,13 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
     return GalleryPage(_records(rows), "useful", after, before, note)
 
 
-_CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of. Reload in a moment."
+_CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of."
 
 
 def _useful_place(library: Library, view: View) -> tuple[int, int]:
     place = view.before or view.after
     if not place:
-        actions = library.label_actions()
-        return (int(actions.index[-1]) if len(actions) else 0), 0
+        return library.newest_label_action(), 0
     value, particle = _place(place) or (0.0, 0)
     return int(value), max(0, particle)
 

@@ -14,6 +14,7 @@ from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
 from tumble.app.images import context_image, library_key, particle_box
 from tumble.app.selection import LONGEST_SELECTION, decode_ids, encode_ids
 from tumble.errors import ConfigError, LibraryError
+from tumble.library import Query as Question
 
 __all__ = ["ViewDep", "router"]
 
@@ -126,7 +127,7 @@ def _classes(library: Any) -> list[dict[str, Any]]:
 def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response:
     """Show the gallery; its first page comes with it, so that crops are there at once."""
     content = _page(request, library, view)
-    micrographs = library.micrographs()
+    sources = library.micrograph_sources()
     model = view.model or library.predicting_model()
     initial = {
         "page": content,
@@ -146,8 +147,8 @@ def label_page(request: Request, library: LibraryDep, view: ViewDep) -> Response
             "shows": SHOWS,
             "model": model,
             "predicted_classes": library.model_record(model).classes if model else (),
-            "micrographs": list(zip(micrographs.index.tolist(), micrographs["source"].tolist(), strict=True)),
-            "n_particles": sum(micrographs["n_particles"].tolist()),
+            "micrographs": list(sources.items()),
+            "has_particles": bool(content["particles"]) or library.count(Question()) > 0,
         },
     )
 
@@ -165,22 +166,26 @@ def _limited(view: View) -> str:
     return ", ".join(parts)
 
 
-def _page(request: Request, library: Any, view: View) -> dict[str, Any]:
+def _page(request: Request, library: Any, view: View, *, crops: bool = True) -> dict[str, Any]:
     page = view_page(library, view, request.app.state.suggestions)
-    request.app.state.crops.warm([record["id"] for record in page.particles])
+    particles = page.particles
+    if crops:  # with the page: one question in the place of sixty
+        images = request.app.state.crops.embedded([record["id"] for record in particles])
+        particles = [record | {"image": image} for record, image in zip(particles, images, strict=True)]
     return {
-        "particles": page.particles,
+        "particles": particles,
         "sort": page.sort,
         "after": page.after,
         "before": page.before,
         "note": page.note,
+        "choosing": page.choosing,
     }
 
 
 @router.get("/api/particles")
-def particles_page(request: Request, library: LibraryDep, view: ViewDep) -> dict[str, Any]:
-    """Return one page of a view."""
-    return _page(request, library, view)
+def particles_page(request: Request, library: LibraryDep, view: ViewDep, crops: bool = True) -> dict[str, Any]:
+    """Return one page of a view, with or without the images."""
+    return _page(request, library, view, crops=crops)
 
 
 @router.get("/api/count")
@@ -229,7 +234,7 @@ def particle(library: LibraryDep, particle_id: ParticlePath) -> dict[str, Any]:
     _, place = context_image(preview, scale, box)
     history = library.label_history(particle_id).tail(20)
     entries = zip(history["label"], history["author"], history["created_at"], history["retracted"], strict=True)
-    source = str(library.micrographs()["source"].to_dict()[micrograph])
+    source = library.micrograph_sources()[micrograph]
     return {
         "id": particle_id,
         "micrograph": micrograph,

@@ -8,20 +8,21 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from tumble._version import __version__
 from tumble.app import explore, export_routes, label_routes, train_routes
 from tumble.app.deps import FOLDER, render
 from tumble.app.explore.decoders import Decoders
-from tumble.app.gallery import Suggestions
 from tumble.app.images import CropStore
 from tumble.app.runs import Runs, models_folder
 from tumble.app.security import Guard, Security
+from tumble.app.suggestions import Suggestions, begin_suggestions
 from tumble.errors import TumbleError
 from tumble.library import Library
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from fastapi import APIRouter, Response
+    from fastapi import APIRouter
 
 __all__ = ["create_app"]
 
@@ -78,6 +79,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(begin_suggestions, opened, app.state.suggestions)
         yield
         app.state.suggestions.close()
         if opened is not library:

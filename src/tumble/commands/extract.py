@@ -144,7 +144,7 @@ def _print_files(library: str, files: list[ExtractedFile]) -> None:
         result(f"{file.path}: {file.n_particles} particles, micrograph {file.micrograph_id}, {state}")
         for text in file.notes:
             result(f"  note: {text}")
-    note(f"Next: give some particles a class with `tumble label {library} ...` (see `tumble label --help`).")
+    note(f"Next: give some particles a class, in the browser with `tumble app {library}`, or with `tumble label`.")
 
 
 def _length(text: str | None, option: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ from tumble.model.equivariant import GroupConv, GroupNorm2d
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tumble.model.dense import DenseClassifier, DenseEncoder
+    from tumble.model.nets import Classifier, Encoder
     from tumble.model.ssrvae import SSRVAE
 
-__all__ = ["FoldedClassifier", "view_angles"]
+__all__ = ["FoldedClassifier", "folded_copy", "view_angles"]
 
 
 class FoldedClassifier(nn.Module):
@@ -50,20 +52,19 @@ class FoldedClassifier(nn.Module):
         # The grids of the views are the same for all images; the first view is the image itself.
         self.register_buffer("grids", _sampling_grids(angles[1:], model.config.size))
         assert model.classifier is not None
-        self.classifier = copy.deepcopy(model.classifier).eval().requires_grad_(False)
+        self.classifier = folded_copy(model.classifier)
         self.to(model.pixel_scale.device)
-        trunk = getattr(self.classifier, "trunk", None)
-        if trunk is not None:
-            folded = nn.Sequential(*_fold(list(trunk.layers)))
-            radius = getattr(trunk, "radius", None)
-            if radius is not None:
-                folded[0] = _WithConstantPlane(cast("nn.Conv2d", folded[0]), radius.detach())
-                trunk.radius = None
-            trunk.layers = folded.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give probabilities (batch, K) and, before the temperature, logits (batch, K) of images (batch, C, H, W)."""
-        logits = self._logits(x)
+    def embed(self, x: Tensor) -> Tensor:
+        """Give what the classifier sees in images (batch, C, H, W), before its dense layers."""
+        return self.classifier.embed((x - self.offset) / self.spread)
+
+    def forward(self, x: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Give probabilities (batch, K) and, before the temperature, logits (batch, K) of images (batch, C, H, W).
+
+        Where :meth:`embed` of the same images is at hand, it need not be computed again.
+        """
+        logits = self._logits(x) if embedded is None else self.classifier.head(embedded)
         total = self._softmax(logits)
         for grid in self.grids:
             # As `place` does it; `shape`, not `len`, so that an exported network takes batches of any size.
@@ -77,6 +78,31 @@ class FoldedClassifier(nn.Module):
 
     def _softmax(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits / self.temperature, dim=1)
+
+
+def folded_copy(network: Classifier | DenseClassifier | Encoder | DenseEncoder) -> Any:
+    """Copy a classifier or encoder for use: normalisation folded into the convolutions, kernels turned once.
+
+    Parameters
+    ----------
+    network : Module
+        Fitted; not changed.
+
+    Returns
+    -------
+    Module
+        Gives the same numbers, up to rounding.
+    """
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    trunk = getattr(copied, "trunk", None)
+    if trunk is not None:
+        folded = nn.Sequential(*_fold(list(trunk.layers)))
+        radius = getattr(trunk, "radius", None)
+        if radius is not None:
+            folded[0] = _WithConstantPlane(cast("nn.Conv2d", folded[0]), radius.detach())
+            trunk.radius = None
+        trunk.layers = folded.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return copied
 
 
 class _WithConstantPlane(nn.Module):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tumble.estimators.base import stacked
+from tumble.estimators.folding import folded_copy
 from tumble.types import Pose, Predictions
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Predictor:
         estimator._check_fitted()
         self._estimator = estimator
         self._folded = estimator._folded()
-        self._one_view = len(self._folded.grids) == 0
+        self._encoder = folded_copy(estimator.model_.encoder)
         self.classes = tuple(str(name) for name in estimator.classes_)
         self.image_shape = estimator.model_.config.image_shape
 
@@ -74,14 +75,15 @@ class Predictor:
 
     def _of_batch(self, x: Tensor) -> tuple[Tensor, ...]:
         model = self._estimator.model_
-        probabilities, _ = self._folded(x)
+        embedded = self._folded.embed(x)
+        probabilities, upright = self._folded(x, embedded)
+        features = self._encoder.features(model.standardise(x))
         # The estimator's latent factors and pose are those of the class that the upright view gives.
-        y = (probabilities if self._one_view else model.classify(x)).argmax(dim=1)
-        features = model.features(x)
+        y = upright.argmax(dim=1)
         posterior = model.encode(features, y)
         pose = model.mean_pose(posterior)
         width = posterior.qangle.circular_std() if posterior.qangle else torch.zeros_like(pose.angle)
         said = (probabilities, posterior.qz.loc, pose.angle, pose.shift, pose.scale, width)
         if model.novelty is None:
             return said
-        return (*said, model.novelty(model.evidence(x, features)))
+        return (*said, model.novelty(torch.cat([embedded, features], dim=1)))  # as `SSRVAE.evidence` puts it together

@@ -253,6 +253,19 @@ def read_micrographs(connection: sa.Connection) -> pd.DataFrame:
     return frame.set_index("micrograph_id")
 
 
+def read_sources(connection: sa.Connection) -> dict[int, str]:
+    """Return the source of each micrograph by its id, in the order of the ids."""
+    rows = connection.execute(sa.select(micrographs.c.id, micrographs.c.source).order_by(micrographs.c.id))
+    return {int(number): source for number, source in rows}
+
+
+def read_beginning(connection: sa.Connection) -> str:
+    """Return content and date of the first micrograph as one text, "" where there is none."""
+    columns = (micrographs.c.content_hash, micrographs.c.added_at)
+    row = connection.execute(sa.select(*columns).order_by(micrographs.c.id).limit(1)).first()
+    return "" if row is None else "".join(map(str, row))
+
+
 def _objects(values: Sequence[Any]) -> npt.NDArray[np.object_]:
     """Return a column in which each value stays the Python object that it is."""
     column = np.empty(len(values), dtype=object)

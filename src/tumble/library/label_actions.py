@@ -18,7 +18,7 @@ from tumble.library.schema import label_actions, labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LabelAction", "import_rows", "read_actions", "redo", "undo"]
+__all__ = ["LabelAction", "import_rows", "newest_action", "read_actions", "redo", "undo"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ def read_actions(connection: sa.Connection) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(names)})
     types = {"action_id": np.int64, "target_id": "Int64", "n_labels": np.int64, "retracted": bool}
     return frame.astype(types).set_index("action_id")
+
+
+def newest_action(connection: sa.Connection) -> int:
+    """Return the id of the newest action, 0 where there is none."""
+    return int(connection.scalar(sa.select(sa.func.max(label_actions.c.id))) or 0)
 
 
 def undo(connection: sa.Connection, author: str, action_id: int | None) -> LabelAction:

@@ -57,6 +57,16 @@ class Questions:
         with self._database.reading() as connection:
             return images.read_micrographs(connection)
 
+    def micrograph_sources(self) -> dict[int, str]:
+        """Return the source of each micrograph by its id; quick where :meth:`micrographs` would tell too much."""
+        with self._database.reading() as connection:
+            return images.read_sources(connection)
+
+    def beginning(self) -> str:
+        """Return which micrograph was added first, and when, as one text; "" while there is none."""
+        with self._database.reading() as connection:
+            return images.read_beginning(connection)
+
     def micrograph_preview(self, micrograph_id: int) -> tuple[npt.NDArray[np.uint8], float]:
         """Return a grey image of at most 2048 px and its scale, in preview px per px of the micrograph."""
         with self._database.reading() as connection:
@@ -175,6 +185,11 @@ class Questions:
         """
         with self._database.reading() as connection:
             return label_actions.read_actions(connection)
+
+    def newest_label_action(self) -> int:
+        """Return the id of the newest action, 0 where there is none: another number means that labels changed."""
+        with self._database.reading() as connection:
+            return label_actions.newest_action(connection)
 
     def classes(self) -> pd.DataFrame:
         """Return every class of the labels, in the order in which they are shown.

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from tumble._version import __version__
 from tumble.errors import ConfigError, TumbleError
@@ -37,6 +37,7 @@ from tumble.service.images import (
     InputLimits,
     crops_from_file,
     crops_from_json,
+    is_quickly_read,
     micrograph_from_file,
     micrograph_from_json,
 )
@@ -130,6 +131,7 @@ class _Service:
             lambda upload: crops_from_file(upload.file, upload.filename or "", shape, limits),
             lambda body: crops_from_json(body, shape, limits),
             self._decoding,
+            at_once=is_quickly_read,
         )
         return {"model": self.model.name, "particles": await self._classified(crops), "image": None}
 
@@ -170,8 +172,10 @@ class _Service:
         from_file: Callable[[UploadFile], Any],
         from_json: Callable[[bytes], Any],
         limiter: anyio.CapacityLimiter,
+        *,
+        at_once: Callable[[IO[bytes], str, int | None], bool] | None = None,
     ) -> Any:
-        """Read the body of a request, in a thread, as what it is."""
+        """Read the body of a request as what it is, in a thread unless it is read in no time."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             body = await _json_body(request)
@@ -183,6 +187,8 @@ class _Service:
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
                 raise HTTPException(422, "file: the form has no image of this name. Send it in the field 'file'.")
+            if at_once is not None and at_once(upload.file, upload.filename or "", upload.size):
+                return from_file(upload)
             return await anyio.to_thread.run_sync(functools.partial(from_file, upload), limiter=limiter)
 
     async def _classified(self, crops: npt.NDArray[Any]) -> list[dict[str, Any]]:

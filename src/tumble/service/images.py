@@ -17,10 +17,12 @@ import numpy.typing as npt
 from tumble.errors import DataError, InputFileError, TumbleError
 from tumble.micrograph.limits import ReadLimits, reading_within
 from tumble.micrograph.read import micrograph_from_array, open_frames, read_micrograph
+from tumble.micrograph.readers.npy import npy_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tumble.micrograph.frames import Frames
     from tumble.types import Micrograph
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "InputLimits",
     "crops_from_file",
     "crops_from_json",
+    "is_quickly_read",
     "micrograph_from_file",
     "micrograph_from_json",
 ]
@@ -46,6 +49,9 @@ _BEGINNINGS = (
     (b"MM\x00+", ".tif"),
     (b"BM", ".bmp"),
 )
+
+#: Bytes of a file of crops that is read where it arrives.
+_QUICK_BYTES = 2**18
 
 #: Numbers nested deeper than a stack of colour images are no images.
 _MAX_AXES = 4
@@ -95,8 +101,7 @@ def crops_from_file(
     DataError
         If it does not hold crops of that size.
     """
-    trust = ReadLimits(max_frame_px=limits.max_image_px, companions=False)
-    with _stored(content, filename) as (path, name), reading_within(trust), open_frames(path) as frames:
+    with _opened(content, filename, limits) as (frames, name):
         channels = image_shape[0]
         if frames.n > limits.max_crops * channels:
             raise DataError(f"{name}: holds {frames.n} images; at most {limits.max_crops} crops are taken at a time.")
@@ -106,6 +111,32 @@ def crops_from_file(
     if len(planes) % channels:
         raise DataError(f"{name}: holds {len(planes)} planes, which are no crops of {channels} channels.")
     return _checked(planes.reshape(-1, *image_shape), image_shape, limits, name)
+
+
+def is_quickly_read(content: IO[bytes], filename: str, n_bytes: int | None) -> bool:
+    """Say whether crops are read in less time than it takes a thread to begin: a few of them, as NPY.
+
+    Parameters
+    ----------
+    content : binary file
+        What was sent; left at its start.
+    filename : str
+        How the sender calls it.
+    n_bytes : int or None
+        Its length, None where it is not known.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    InputFileError
+        If it is empty, or of no kind that is taken.
+    """
+    if n_bytes is None or n_bytes > _QUICK_BYTES:
+        return False
+    return _suffix(content, filename, _shown_name(filename)) == ".npy"
 
 
 def crops_from_json(body: bytes, image_shape: tuple[int, int, int], limits: InputLimits) -> npt.NDArray[Any]:
@@ -150,15 +181,25 @@ def micrograph_from_json(body: bytes, limits: InputLimits, *, pixel_size_nm: flo
 
 
 @contextmanager
+def _opened(content: IO[bytes], filename: str, limits: InputLimits) -> Iterator[tuple[Frames, str]]:
+    """Open the images of what was sent."""
+    trust = ReadLimits(max_frame_px=limits.max_image_px, companions=False)
+    shown = _shown_name(filename)
+    if _suffix(content, filename, shown) == ".npy":  # needs no decoder, and therefore no file
+        with reading_within(trust):
+            yield npy_frames(content.read(), shown), shown
+        return
+    with _stored(content, filename) as (path, _), reading_within(trust), open_frames(path) as frames:
+        yield frames, shown
+
+
+@contextmanager
 def _stored(content: IO[bytes], filename: str) -> Iterator[tuple[Path, str]]:
     """Give what was sent a name of our own in a folder of our own; errors speak of it by the sender's."""
     shown = _shown_name(filename)
-    start = content.read(8)
-    content.seek(0)
-    if not start:
-        raise InputFileError(f"{shown}: the file is empty; send an image.")
+    suffix = _suffix(content, filename, shown)
     with TemporaryDirectory(prefix="tumble-serve-") as folder:
-        path = Path(folder) / f"image{_suffix(filename, start, shown)}"
+        path = Path(folder) / f"image{suffix}"
         with path.open("xb") as file:
             shutil.copyfileobj(content, file)
         try:
@@ -168,7 +209,12 @@ def _stored(content: IO[bytes], filename: str) -> Iterator[tuple[Path, str]]:
             raise type(error)(message) from error
 
 
-def _suffix(filename: str, start: bytes, shown: str) -> str:
+def _suffix(content: IO[bytes], filename: str, shown: str) -> str:
+    """Give the kind of what was sent, by its name or how it begins."""
+    start = content.read(8)
+    content.seek(0)
+    if not start:
+        raise InputFileError(f"{shown}: the file is empty; send an image.")
     suffix = Path(filename).suffix.lower()
     if suffix in SERVED_SUFFIXES:
         return suffix

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tumble.errors import ConfigError, DataError, ModelFileError, TumbleError
+from tumble.errors import ConfigError, DataError, LibraryError, ModelFileError, TumbleError
 from tumble.library import Library, Query
 from tumble.micrograph import READABLE_SUFFIXES
 from tumble.pipeline import ExtractionOptions, classify_library, extract_files
@@ -45,7 +45,7 @@ class WatchSettings:
         Time between two looks into the folder.
     max_tries : int
         How often a file that cannot be used is tried, with longer and longer pauses, before it is left alone until it
-        changes.
+        changes. Where it is the library that cannot be used, its images are tried until it can.
     recursive : bool
         Whether folders within the folder belong to it.
     pixel_size_nm : float or None
@@ -148,6 +148,7 @@ class FolderWatch:
         self._on_file = on_file
         self._seen: dict[Path, _Seen] = {}
         self._lost = False
+        self._once = False
         if not self.folder.is_dir():
             raise ConfigError(f"{folder}: there is no such folder to watch; make it, or check the name.")
         if not self.model.is_dir():
@@ -171,6 +172,7 @@ class FolderWatch:
             With `once`, the last word on each file; else empty: a watch may run for months.
         """
         last: dict[Path, WatchedFile] = {}
+        self._once = once
         while not (stop is not None and stop.is_set()):
             found = self.look()
             if once:
@@ -246,25 +248,27 @@ class FolderWatch:
 
     def _take(self, path: Path) -> WatchedFile:
         """Extract and classify one file; whatever goes wrong with it, the next one gets its turn."""
-        seen = self._seen[path]
+        seen, may_give_up = self._seen[path], True
         try:
             item = self._extract_and_classify(path)
             seen.done = True
             return item
         except (TumbleError, OSError, MemoryError) as error:
             reason = " ".join(str(error).split()) or "the memory is full"
+            # Not the fault of the image: the library is locked, or its server away, and will be there again.
+            may_give_up = self._once or not isinstance(error, LibraryError)
         except Exception as error:
             logger.exception("%s: a bug in tumble", path)
             reason = f"{type(error).__name__}: {error}. This is a bug in tumble: please report it."
-        return self._failed(path, seen, reason)
+        return self._failed(path, seen, reason, may_give_up)
 
-    def _failed(self, path: Path, seen: _Seen, reason: str) -> WatchedFile:
+    def _failed(self, path: Path, seen: _Seen, reason: str, may_give_up: bool) -> WatchedFile:
         seen.tries += 1
-        if seen.tries >= self.settings.max_tries:
+        if may_give_up and seen.tries >= self.settings.max_tries:
             seen.done = True
             return WatchedFile(path, "failed", message=reason)
         # A copy over the network may have its full length long before its content.
-        pause = min(_LONGEST_PAUSE_S, self.settings.settle_s * 2**seen.tries)
+        pause = min(_LONGEST_PAUSE_S, self.settings.settle_s * 2 ** min(seen.tries, 30))
         seen.next_try_s = time.monotonic() + pause
         return WatchedFile(path, "later", message=reason)
 

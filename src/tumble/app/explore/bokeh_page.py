@@ -10,16 +10,12 @@ from __future__ import annotations
 import importlib.util
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from tumble.app.security import CONTENT_SECURITY_POLICY
 from tumble.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fastapi import Response
 
 __all__ = ["allow_styles", "bokeh_version", "new_nonce", "router"]
 

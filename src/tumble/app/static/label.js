@@ -28,6 +28,7 @@
     const note = document.getElementById("note");
     note.textContent = page.note;
     note.hidden = !page.note;
+    if (page.choosing) offerWhenChosen(page);
     document.getElementById("previous").disabled = !page.before;
     document.getElementById("next").disabled = !page.after;
     focus = Math.max(0, Math.min(at, cards.length - 1));
@@ -44,7 +45,7 @@
     box.setAttribute("role", "option");
     box.tabIndex = -1;
     const picture = document.createElement("img");
-    picture.src = image(particle.id);
+    picture.src = particle.image ?? image(particle.id);
     picture.alt = "";
     picture.draggable = false;
     picture.decoding = "async";
@@ -116,16 +117,16 @@
   }
 
   function prefetch() {
+    document.body.dataset.ahead = "no"; // whether the next page is here
     if (!page.after) return;
     const key = placed("after", page.after).toString();
-    if (ready.has(key)) return;
+    if (ready.has(key)) { document.body.dataset.ahead = "yes"; return; }
     setTimeout(async () => {
       try {
         const response = await fetch(`/api/particles?${key}`, { headers: { Accept: "application/json" } });
         if (!response.ok) return;
-        const next = await response.json();
-        ready.set(key, next);
-        next.particles.forEach((one) => { new Image().src = image(one.id); });
+        ready.set(key, await response.json());
+        if (page.after && key === placed("after", page.after).toString()) document.body.dataset.ahead = "yes";
       } catch { /* it is asked for again when it is needed */ }
     }, 60);
   }
@@ -149,11 +150,31 @@
     } catch { /* was said */ }
   }
 
+  // The order that was asked for takes a moment: it is offered when it is there, and nothing moves under the hand.
+  async function offerWhenChosen(shown) {
+    const query = conditions();
+    for (;;) {
+      await new Promise((go) => setTimeout(go, 700));
+      if (page !== shown) return;
+      let now;
+      try {
+        now = await tumble.get(`/api/particles?${query}&crops=false`);
+      } catch { return; } // was said
+      if (now.choosing) continue;
+      if (page !== shown) return;
+      const link = document.createElement("a");
+      link.href = `/label?${query}`;
+      link.textContent = "Show it";
+      document.getElementById("note").replaceChildren("What is useful next has been chosen. ", link);
+      return;
+    }
+  }
+
   // Labels that changed since the page was drawn or fetched.
   async function freshen() {
     const ids = page.particles.map((one) => one.id);
     if (!ids.length) return;
-    const now = await tumble.get(`/api/particles?sort=id&limit=${ids.length}&ids=${ids.join(",")}`);
+    const now = await tumble.get(`/api/particles?crops=false&sort=id&limit=${ids.length}&ids=${ids.join(",")}`);
     const found = new Map(now.particles.map((one) => [one.id, one]));
     page.particles.forEach((one, i) => {
       if (!found.has(one.id)) return;

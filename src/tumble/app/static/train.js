@@ -35,11 +35,19 @@
     outcome(run);
     if (before && going.has(before) && run.state === "done") {
       tumble.say("The model is ready; the gallery is sorted by it now.");
-      setTimeout(() => location.reload(), 1500);
+      listModels();
     }
     before = run.state;
     clearTimeout(timer);
     if (active) timer = setTimeout(poll, 1000);
+  }
+
+  // The list alone: a page that reloads itself would take away the link that is being followed.
+  async function listModels() {
+    try {
+      const page = new DOMParser().parseFromString(await (await fetch("/train")).text(), "text/html");
+      element("models").replaceChildren(...page.getElementById("models").childNodes);
+    } catch { /* it is there when the page is opened again */ }
   }
 
   function sentence(run) {
