@@ -1,6 +1,6 @@
 """How a library grows: rate of insertion, time of questions and memory from 10^4 to 10^6 particles in one SQLite file.
 
-The particles are made up (measurements of every column, crops of 16 x 16 px, two models' predictions, labels for some),
+The particles are made up (measurements of every column, crops of 48 x 48 px, the default, two models' predictions, labels for some),
 but go in through `Library.add_micrograph` and `Library.add_predictions`, as those of images do. One library grows from
 size to size; each question is asked several times of particles, classes and ranges drawn at random, in a process that
 holds nothing else. `--extraction` measures megapixels per second with 1 and with 2 workers in its place.
@@ -28,7 +28,7 @@ from tumble.types import Micrograph, ModelRecord, Particles, Pose, Predictions
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 PER_MICROGRAPH = 1000
-SIDE_PX = 16
+SIDE_PX = 48
 CLASSES = ("single", "dimer", "trimer", "multiple")
 #: Milliseconds that the median of an indexed query may take, and of others that are asked for; the rest is measured.
 MARK_MS = 100.0
