@@ -1,9 +1,10 @@
 """How a library grows: rate of insertion, time of questions and memory from 10^4 to 10^6 particles in one SQLite file.
 
-The particles are made up (measurements of every column, crops of 48 x 48 px, the default, two models' predictions, labels for some),
-but go in through `Library.add_micrograph` and `Library.add_predictions`, as those of images do. One library grows from
-size to size; each question is asked several times of particles, classes and ranges drawn at random, in a process that
-holds nothing else. `--extraction` measures megapixels per second with 1 and with 2 workers in its place.
+The particles are made up (measurements of every column, crops of 48 x 48 px, the default, two models' predictions,
+labels for some), but go in through `Library.add_micrograph` and `Library.add_predictions`, as those of images do. One
+library grows from size to size; each question is asked several times of particles, classes and ranges drawn at random,
+in a process that holds nothing else. `--extraction` measures megapixels per second with 1 and with 2 workers in its
+place.
 """
 
 from __future__ import annotations

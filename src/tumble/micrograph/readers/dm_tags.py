@@ -1,17 +1,19 @@
 """Whether the tags of a DM3 or DM4 file are what they say, before a reader that trusts their counts sees them.
 
 A count in a tag may be larger than the file, of items of no size, or negative, which leads a reader back to what it has
-read: memory would fill and loops would not end. Here every tag is passed over in the way in which RosettaSciIO reads it,
-and nothing is kept.
+read: memory would fill and loops would not end. Here every tag is passed over in the way in which RosettaSciIO reads
+it, and nothing is kept.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tumble.errors import InputFileError
-from tumble.micrograph.frames import FrameSource
+
+if TYPE_CHECKING:
+    from tumble.micrograph.frames import FrameSource
 
 __all__ = ["check_dm_tags"]
 
