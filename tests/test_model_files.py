@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tumble import RVAE, SSRVAEClassifier
 from tumble.errors import ModelFileError
 from tumble.fit.checkpoint import FORMAT_VERSION
+from tumble.pipeline.fit import fingerprint
 
 DATA = Path(__file__).with_name("data")
 FOLDERS = sorted(p.parent for p in DATA.glob("model-format-*/*/config.json"))
@@ -261,6 +262,9 @@ def test_links_to_what_is_no_file_are_refused_at_once(tmp_path, name, kind):
         (folder / name).symlink_to(target)
     with pytest.raises(ModelFileError, match="is missing" if kind == "nowhere" else "is no file"):
         SSRVAEClassifier.load(folder)
+    if name == "weights.safetensors":
+        with pytest.raises(ModelFileError, match="holds no model" if kind == "nowhere" else "is no file"):
+            fingerprint(folder)
 
 
 def test_a_missing_model_says_how_to_make_one(tmp_path):
