@@ -133,7 +133,8 @@ def paired(gains: list[float]) -> dict[str, Any]:
     values = np.array(gains)
     means = np.random.default_rng(0).choice(values, (10_000, len(values))).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
+    result: Any = wilcoxon(values) if np.any(values) else None
+    p = result.pvalue if result else 1.0
     return {"pairs": len(gains), "mean_gain": float(values.mean()), "from": float(low), "to": float(high), "p": p}
 
 

@@ -120,14 +120,12 @@ def grow(path: Path, size: int) -> common.Row:
             with seconds["labels"]:
                 library.add_labels(ids[:2], list(rng.choice(CLASSES, 2)), author="ann", source="benchmark")
     added = size - held * PER_MICROGRAPH
-    return {
-        "added": added,
-        "particles_per_s": added / seconds["particles"].wall,
-        "predictions_per_s": 2 * added / seconds["predictions"].wall,
-        "particles_per_cpu_s": added / seconds["particles"].cpu,
-        "predictions_per_cpu_s": 2 * added / seconds["predictions"].cpu,
-        "bytes_per_particle": path.stat().st_size / size,
-    }
+    row: common.Row = {"added": added, "bytes_per_particle": path.stat().st_size / size}
+    if added:  # a library that was kept may have that size already
+        for name, rows in (("particles", added), ("predictions", 2 * added)):
+            row[f"{name}_per_s"] = rows / seconds[name].wall
+            row[f"{name}_per_cpu_s"] = rows / seconds[name].cpu
+    return row
 
 
 def questions(library: Library, size: int, seed: int) -> dict[str, Callable[[], Any]]:
