@@ -227,35 +227,41 @@ def extraction(n_workers: int, n_images: int, side_px: int) -> common.Row:
 
 
 def plot(rows: list[common.Row], path: Path) -> None:
-    """Draw how the rate of insertion, the questions and the memory change with the size."""
+    """Draw how the rate of insertion, the questions and the memory change with the size.
+
+    Where a size was measured several times, rates are those at the least load, and times of questions the newest.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = sorted((row for row in rows if "size" in row), key=lambda row: row["size"])
-    sizes = [row["size"] for row in rows]
     figure, (left, right, memory) = plt.subplots(
         1, 3, figsize=(15, 4.8), layout="constrained", gridspec_kw={"width_ratios": [1, 1.6, 1]}
     )
+    calm = _one_of_each_size(rows, "particles_per_s", lambda row: -row["load"])
+    timed = _one_of_each_size(rows, "particles_per_cpu_s", lambda row: -row["load"])
     for kind, colour in (("particles", "C0"), ("predictions", "C1")):
-        left.plot(sizes, [row[f"{kind}_per_s"] for row in rows], marker="o", color=colour, label=kind)
-        cpu = [row[f"{kind}_per_cpu_s"] for row in rows]
-        left.plot(sizes, cpu, marker="o", markersize=3, color=colour, linestyle=":", label=f"{kind}, processor time")
+        _line(left, calm, f"{kind}_per_s", marker="o", color=colour, label=kind)
+        _line(left, timed, f"{kind}_per_cpu_s", marker=".", color=colour, linestyle=":", label=f"{kind}, processor")
     left.set(xscale="log", xlabel="particles in the library", ylabel="rows stored per second", title="Insertion")
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
+    asked = _one_of_each_size(rows, "median_ms", lambda row: row["measured"]["date"])
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][:8]
     styles = [(colour, line) for line in ("-", "--") for colour in colours]
-    for (colour, line), name in zip(styles, rows[0]["median_ms"], strict=False):
-        values = [row["median_ms"][name] for row in rows]
+    for (colour, line), name in zip(styles, asked[0]["median_ms"], strict=False):
+        values = [row["median_ms"][name] for row in asked]
+        sizes = [row["size"] for row in asked]
         right.plot(sizes, values, marker="o", markersize=3, color=colour, linestyle=line, label=name)
     right.axhline(MARK_MS, color="0.5", linewidth=1, linestyle=":")
-    right.annotate("100 ms", (sizes[0], MARK_MS), xytext=(0, 3), textcoords="offset points", color="0.4", fontsize=8)
+    right.annotate("100 ms", (1e4, MARK_MS), xytext=(0, 3), textcoords="offset points", color="0.4", fontsize=8)
     right.set(xscale="log", yscale="log", xlabel="particles in the library", ylabel="median, ms", title="Questions")
     right.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    memory.plot(sizes, [row["peak_memory_mb"] / 1024 for row in rows], marker="o", label="memory, peak (GB)")
-    memory.plot(sizes, [row["bytes_per_particle"] * row["size"] / 2**30 for row in rows], marker="o", label="file (GB)")
+    held = [{**row, "memory": row["peak_memory_mb"] / 1024} for row in calm]
+    held = [{**row, "file": row["bytes_per_particle"] * row["size"] / 2**30} for row in held]
+    _line(memory, held, "memory", marker="o", label="memory, peak (GB)")
+    _line(memory, held, "file", marker="o", label="file (GB)")
     memory.axhline(2, color="0.5", linewidth=1, linestyle=":")
     memory.set(xscale="log", xlabel="particles in the library", ylabel="GB", title="Memory and file")
     memory.legend(frameon=False)
@@ -263,6 +269,17 @@ def plot(rows: list[common.Row], path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=110)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
+
+
+def _one_of_each_size(rows: list[common.Row], key: str, rank: Callable[[common.Row], Any]) -> list[common.Row]:
+    best: dict[int, common.Row] = {}
+    for row in sorted((row for row in rows if key in row), key=rank):
+        best[row["size"]] = row
+    return [best[size] for size in sorted(best)]
+
+
+def _line(axes: Any, rows: list[common.Row], key: str, **style: Any) -> None:
+    axes.plot([row["size"] for row in rows], [row[key] for row in rows], **style)
 
 
 def options_of(argv: list[str] | None) -> argparse.Namespace:
@@ -291,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
         for size in sizes:
             case = common.with_options({"size": size}, options, uses_settings=False)
             results.measure(case, partial(measure, path, size, 2 if options.quick else options.repeats))
-    plot([row for row in results.rows if bool(row.get("quick")) == options.quick], options.out)
+    plot([row for row in results.rows if "size" in row and bool(row.get("quick")) == options.quick], options.out)
 
 
 if __name__ == "__main__":
