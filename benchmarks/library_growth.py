@@ -229,7 +229,7 @@ def extraction(n_workers: int, n_images: int, side_px: int) -> common.Row:
 def plot(rows: list[common.Row], path: Path) -> None:
     """Draw how the rate of insertion, the questions and the memory change with the size.
 
-    Where a size was measured several times, rates are those at the least load, and times of questions the newest.
+    Where a size was measured several times, rates are those at the least load, and times of questions the newest, of the processor.
     """
     import matplotlib
 
@@ -247,16 +247,22 @@ def plot(rows: list[common.Row], path: Path) -> None:
     left.set(xscale="log", xlabel="particles in the library", ylabel="rows stored per second", title="Insertion")
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    asked = _one_of_each_size(rows, "median_ms", lambda row: row["measured"]["date"])
+    asked = _one_of_each_size(rows, "median_cpu_ms", lambda row: row["measured"]["date"])
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][:8]
     styles = [(colour, line) for line in ("-", "--") for colour in colours]
-    for (colour, line), name in zip(styles, asked[0]["median_ms"], strict=False):
-        values = [row["median_ms"][name] for row in asked]
+    for (colour, line), name in zip(styles, asked[0]["median_cpu_ms"], strict=False):
+        values = [row["median_cpu_ms"][name] for row in asked]
         sizes = [row["size"] for row in asked]
         right.plot(sizes, values, marker="o", markersize=3, color=colour, linestyle=line, label=name)
     right.axhline(MARK_MS, color="0.5", linewidth=1, linestyle=":")
     right.annotate("100 ms", (1e4, MARK_MS), xytext=(0, 3), textcoords="offset points", color="0.4", fontsize=8)
-    right.set(xscale="log", yscale="log", xlabel="particles in the library", ylabel="median, ms", title="Questions")
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="particles in the library",
+        ylabel="median of processor time, ms",
+        title="Questions",
+    )
     right.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     held = [{**row, "memory": row["peak_memory_mb"] / 1024} for row in calm]
     held = [{**row, "file": row["bytes_per_particle"] * row["size"] / 2**30} for row in held]
