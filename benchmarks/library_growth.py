@@ -229,7 +229,8 @@ def extraction(n_workers: int, n_images: int, side_px: int) -> common.Row:
 def plot(rows: list[common.Row], path: Path) -> None:
     """Draw how the rate of insertion, the questions and the memory change with the size.
 
-    Where a size was measured several times, rates are those at the least load, and times of questions the newest, of the processor.
+    Where a size was measured several times, rates are those at the least load, and the processor's times of questions
+    are the newest.
     """
     import matplotlib
 
@@ -245,9 +246,9 @@ def plot(rows: list[common.Row], path: Path) -> None:
         _line(left, calm, f"{kind}_per_s", marker="o", color=colour, label=kind)
         _line(left, timed, f"{kind}_per_cpu_s", marker=".", color=colour, linestyle=":", label=f"{kind}, processor")
     left.set(xscale="log", xlabel="particles in the library", ylabel="rows stored per second", title="Insertion")
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.4 * left.get_ylim()[1])
     left.legend(frameon=False)
-    asked = _one_of_each_size(rows, "median_cpu_ms", lambda row: row["measured"]["date"])
+    asked = _one_of_each_size(rows, "median_cpu_ms", lambda row: row.get("measured", {}).get("date") or "")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][:8]
     styles = [(colour, line) for line in ("-", "--") for colour in colours]
     for (colour, line), name in zip(styles, asked[0]["median_cpu_ms"], strict=False):
