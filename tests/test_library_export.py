@@ -41,9 +41,7 @@ def test_csv_and_parquet_hold_the_whole_table(library, tmp_path):
     pytest.importorskip("pyarrow")
     expected = library.particles(model="first")
     read = {
-        "csv": pd.read_csv(
-            export_library(library, tmp_path / "p.csv", "csv"), index_col="particle_id", float_precision="round_trip"
-        ),
+        "csv": pd.read_csv(export_library(library, tmp_path / "p.csv", "csv"), index_col="particle_id"),
         "parquet": pd.read_parquet(export_library(library, tmp_path / "p.parquet", "parquet")),
     }
     for table in read.values():
