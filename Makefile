@@ -35,6 +35,8 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml
 $(VENV)/.test: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps pyroved==0.3.0
+	$(BIN)/python -c 'import anndata' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps --upgrade \
+		--target $(VENV)/anndata 'anndata>=0.12,<0.13' 'pandas>=2.3,<3' pytz legacy-api-wrap natsort array-api-compat scverse-misc
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.docs: $(VENV)/.python pyproject.toml

@@ -99,8 +99,12 @@ class Record:
         old = self._rows_of(case)
         self.rows = [other for other in self.rows if not any(other is stale for stale in old)]
         self.rows.append({**row, "measured": {"date": now, **{key: here[key] for key in _OF_A_ROW}}})
+        self.write()
+
+    def write(self) -> None:
+        """Write the rows and notes; :meth:`measure` does so after each case."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**_plain(self.notes), "environment": here, "rows": self.rows}
+        content = {**_plain(self.notes), "environment": environment(), "rows": self.rows}
         temporary = self.path.with_suffix(".part")
         temporary.write_text(json.dumps(content, indent=1) + "\n")
         temporary.replace(self.path)

@@ -1,9 +1,10 @@
 """How a library grows: rate of insertion, time of questions and memory from 10^4 to 10^6 particles in one SQLite file.
 
-The particles are made up (measurements of every column, crops of 16 x 16 px, two models' predictions, labels for some),
-but go in through `Library.add_micrograph` and `Library.add_predictions`, as those of images do. One library grows from
-size to size; each question is asked several times of particles, classes and ranges drawn at random, in a process that
-holds nothing else. `--extraction` measures megapixels per second with 1 and with 2 workers in its place.
+The particles are made up (measurements of every column, crops of 48 x 48 px, the default, two models' predictions,
+labels for some), but go in through `Library.add_micrograph` and `Library.add_predictions`, as those of images do. One
+library grows from size to size; each question is asked several times of particles, classes and ranges drawn at random,
+in a process that holds nothing else. `--extraction` measures megapixels per second with 1 and with 2 workers in its
+place.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tumble.types import Micrograph, ModelRecord, Particles, Pose, Predictions
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 PER_MICROGRAPH = 1000
-SIDE_PX = 16
+SIDE_PX = 48
 CLASSES = ("single", "dimer", "trimer", "multiple")
 #: Milliseconds that the median of an indexed query may take, and of others that are asked for; the rest is measured.
 MARK_MS = 100.0
@@ -83,6 +84,20 @@ def record(name: str) -> ModelRecord:
     return ModelRecord(name, name, CLASSES, {}, {"weights_sha256": name}, {}, (), 1.0)
 
 
+class Stopwatch:
+    """Seconds of the clock and of the processor within its blocks: others may keep the processors busy meanwhile."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 1e-9
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.wall += time.perf_counter() - self._begun[0]
+        self.cpu += time.process_time() - self._begun[1]
+
+
 def grow(path: Path, size: int) -> common.Row:
     """Add micrographs until there are `size` particles, two models' predictions of each, and labels of 1 in 500."""
     with Library(path, create=True) as library:
@@ -90,30 +105,27 @@ def grow(path: Path, size: int) -> common.Row:
             library.ensure_model(record(name))
         held = len(library.micrographs())
         runs = {name: library.begin_run(name) for name in ("first", "second")}
-        seconds = {"particles": 0.0, "predictions": 0.0, "labels": 0.0}
+        seconds = {"particles": Stopwatch(), "predictions": Stopwatch(), "labels": Stopwatch()}
         for number in range(held, size // PER_MICROGRAPH):
             image, found = micrograph(number)
             rng = np.random.default_rng([number, 1])
-            begun = time.perf_counter()
-            library.add_micrograph(image, found)
-            seconds["particles"] += time.perf_counter() - begun
+            with seconds["particles"]:
+                library.add_micrograph(image, found)
             ids = np.arange(number * PER_MICROGRAPH, (number + 1) * PER_MICROGRAPH) + 1
             said = predictions(PER_MICROGRAPH, rng)
-            begun = time.perf_counter()
-            for name, values in (("first", said), ("second", rival(said, rng))):
-                library.add_predictions(name, ids, values, run_id=runs[name])
-            seconds["predictions"] += time.perf_counter() - begun
-            begun = time.perf_counter()
-            library.add_labels(ids[:2], list(rng.choice(CLASSES, 2)), author="ann", source="benchmark")
-            seconds["labels"] += time.perf_counter() - begun
+            other = rival(said, rng)
+            with seconds["predictions"]:
+                library.add_predictions("first", ids, said, run_id=runs["first"])
+                library.add_predictions("second", ids, other, run_id=runs["second"])
+            with seconds["labels"]:
+                library.add_labels(ids[:2], list(rng.choice(CLASSES, 2)), author="ann", source="benchmark")
     added = size - held * PER_MICROGRAPH
-    return {
-        "added": added,
-        "insert_seconds": seconds,
-        "particles_per_s": added / max(seconds["particles"], 1e-9),
-        "predictions_per_s": 2 * added / max(seconds["predictions"], 1e-9),
-        "bytes_per_particle": path.stat().st_size / size,
-    }
+    row: common.Row = {"added": added, "bytes_per_particle": path.stat().st_size / size}
+    if added:  # a library that was kept may have that size already
+        for name, rows in (("particles", added), ("predictions", 2 * added)):
+            row[f"{name}_per_s"] = rows / seconds[name].wall
+            row[f"{name}_per_cpu_s"] = rows / seconds[name].cpu
+    return row
 
 
 def questions(library: Library, size: int, seed: int) -> dict[str, Callable[[], Any]]:
@@ -152,16 +164,20 @@ def questions(library: Library, size: int, seed: int) -> dict[str, Callable[[], 
 def ask(path: Path, size: int, repeats: int) -> common.Row:
     """Ask each question `repeats` times."""
     times: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     with Library(path) as library:
         for seed in range(repeats):
             for name, question in questions(library, size, seed).items():
-                begun = time.perf_counter()
-                question()
-                times.setdefault(name, []).append(1000 * (time.perf_counter() - begun))
+                watch = Stopwatch()
+                with watch:
+                    question()
+                times.setdefault(name, []).append(1000 * watch.wall)
+                cpu.setdefault(name, []).append(1000 * watch.cpu)
     median = {name: float(np.median(values)) for name, values in times.items()}
     return {
         "median_ms": median,
         "p95_ms": {name: float(np.percentile(values, 95)) for name, values in times.items()},
+        "median_cpu_ms": {name: float(np.median(values)) for name, values in cpu.items()},
         "over_the_mark": [name for name, value in median.items() if value > (MARKS.get(name, MARK_MS) or np.inf)],
     }
 
@@ -211,39 +227,66 @@ def extraction(n_workers: int, n_images: int, side_px: int) -> common.Row:
 
 
 def plot(rows: list[common.Row], path: Path) -> None:
-    """Draw how the rate of insertion, the questions and the memory change with the size."""
+    """Draw how the rate of insertion, the questions and the memory change with the size.
+
+    Where a size was measured several times, rates are those at the least load, and the processor's times of questions
+    are the newest.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = sorted((row for row in rows if "size" in row), key=lambda row: row["size"])
-    sizes = [row["size"] for row in rows]
     figure, (left, right, memory) = plt.subplots(
         1, 3, figsize=(15, 4.8), layout="constrained", gridspec_kw={"width_ratios": [1, 1.6, 1]}
     )
-    for name, label in (("particles_per_s", "particles"), ("predictions_per_s", "predictions")):
-        left.plot(sizes, [row[name] for row in rows], marker="o", label=label)
+    calm = _one_of_each_size(rows, "particles_per_s", lambda row: -row["load"])
+    timed = _one_of_each_size(rows, "particles_per_cpu_s", lambda row: -row["load"])
+    for kind, colour in (("particles", "C0"), ("predictions", "C1")):
+        _line(left, calm, f"{kind}_per_s", marker="o", color=colour, label=kind)
+        _line(left, timed, f"{kind}_per_cpu_s", marker=".", color=colour, linestyle=":", label=f"{kind}, processor")
     left.set(xscale="log", xlabel="particles in the library", ylabel="rows stored per second", title="Insertion")
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.4 * left.get_ylim()[1])
     left.legend(frameon=False)
+    asked = _one_of_each_size(rows, "median_cpu_ms", lambda row: row.get("measured", {}).get("date") or "")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][:8]
     styles = [(colour, line) for line in ("-", "--") for colour in colours]
-    for (colour, line), name in zip(styles, rows[0]["median_ms"], strict=False):
-        values = [row["median_ms"][name] for row in rows]
+    for (colour, line), name in zip(styles, asked[0]["median_cpu_ms"], strict=False):
+        values = [row["median_cpu_ms"][name] for row in asked]
+        sizes = [row["size"] for row in asked]
         right.plot(sizes, values, marker="o", markersize=3, color=colour, linestyle=line, label=name)
     right.axhline(MARK_MS, color="0.5", linewidth=1, linestyle=":")
-    right.annotate("100 ms", (sizes[0], MARK_MS), xytext=(0, 3), textcoords="offset points", color="0.4", fontsize=8)
-    right.set(xscale="log", yscale="log", xlabel="particles in the library", ylabel="median, ms", title="Questions")
+    right.annotate("100 ms", (1e4, MARK_MS), xytext=(0, 3), textcoords="offset points", color="0.4", fontsize=8)
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="particles in the library",
+        ylabel="median of processor time, ms",
+        title="Questions",
+    )
     right.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    memory.plot(sizes, [row["peak_memory_mb"] / 1024 for row in rows], marker="o", label="memory, peak (GB)")
-    memory.plot(sizes, [row["bytes_per_particle"] * row["size"] / 2**30 for row in rows], marker="o", label="file (GB)")
+    held = [{**row, "memory": row["peak_memory_mb"] / 1024} for row in calm]
+    held = [{**row, "file": row["bytes_per_particle"] * row["size"] / 2**30} for row in held]
+    _line(memory, held, "memory", marker="o", label="memory, peak (GB)")
+    _line(memory, held, "file", marker="o", label="file (GB)")
     memory.axhline(2, color="0.5", linewidth=1, linestyle=":")
     memory.set(xscale="log", xlabel="particles in the library", ylabel="GB", title="Memory and file")
     memory.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
+
+
+def _one_of_each_size(rows: list[common.Row], key: str, rank: Callable[[common.Row], Any]) -> list[common.Row]:
+    best: dict[int, common.Row] = {}
+    for row in sorted((row for row in rows if key in row), key=rank):
+        best[row["size"]] = row
+    return [best[size] for size in sorted(best)]
+
+
+def _line(axes: Any, rows: list[common.Row], key: str, **style: Any) -> None:
+    axes.plot([row["size"] for row in rows], [row[key] for row in rows], **style)
 
 
 def options_of(argv: list[str] | None) -> argparse.Namespace:
@@ -272,7 +315,7 @@ def main(argv: list[str] | None = None) -> None:
         for size in sizes:
             case = common.with_options({"size": size}, options, uses_settings=False)
             results.measure(case, partial(measure, path, size, 2 if options.quick else options.repeats))
-    plot([row for row in results.rows if bool(row.get("quick")) == options.quick], options.out.with_suffix(".png"))
+    plot([row for row in results.rows if "size" in row and bool(row.get("quick")) == options.quick], options.out)
 
 
 if __name__ == "__main__":

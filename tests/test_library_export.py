@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
@@ -61,6 +63,20 @@ def test_anndata_is_read_by_its_own_package(library, tmp_path):
     np.testing.assert_array_equal(data.obsm["spatial"], expected[["centroid_col_px", "centroid_row_px"]])
     assert data.obs["predicted"].tolist() == expected["predicted"].tolist()
     assert data.uns["tumble"]["model"] == "first"
+
+
+#: Where Python is too old for an AnnData that takes pandas 3, `make test` puts one with its own pandas.
+ANNDATA = Path(sys.prefix) / "anndata"
+
+
+@pytest.mark.skipif(not ANNDATA.is_dir(), reason="AnnData is in the environment itself, or not installed")
+def test_anndata_is_read_by_its_own_package_with_the_pandas_that_it_takes():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ANNDATA), *filter(None, sys.path)])}
+    test = f"{__file__}::{test_anndata_is_read_by_its_own_package.__name__}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_imagej_rois_lie_on_the_particles(library, tmp_path):

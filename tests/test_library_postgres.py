@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +42,25 @@ def url(server, request):
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def small_disk(server):
+    """A file system of 40 MB for the server, where one may be mounted."""
+    folder = Path(tempfile.mkdtemp(prefix="tumble-disk-", dir="/tmp"))
+    owner = Path(server.partition("host=")[2]).stat()
+    options = f"size=40m,uid={owner.st_uid},gid={owner.st_gid},mode=700"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+    try:
+        made = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if made.returncode:
+        folder.rmdir()
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
 
 
 def without_times(said):
@@ -118,6 +139,42 @@ def test_errors_of_a_server_are_explained(server, url):
         Library("postgresql://tumble:secret@127.0.0.1:1/postgres")
     with pytest.raises(LibraryError, match="does not exist"):
         Library(server.replace("/postgres?", "/nowhere?"))
+
+
+def test_a_full_disk_of_the_server(server, small_disk):
+    """The tables lie on a small disk of their own; what is half stored when it is full goes, all else stays."""
+    name = "on_a_small_disk"
+    engine = sa.create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE TABLESPACE small LOCATION '{small_disk}'"))
+        connection.execute(sa.text(f"CREATE DATABASE {name} TABLESPACE small"))
+    try:
+        fill_up(server.replace("/postgres?", f"/{name}?"))
+    finally:
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+            connection.execute(sa.text("DROP TABLESPACE small"))
+        engine.dispose()
+
+
+def fill_up(url):
+    """Add micrographs until one finds no room, and compare with what was stored before it."""
+    with Library(url, create=True) as library:
+        library.add_micrograph(make_micrograph(0), make_particles(5))
+        library.add_labels([1, 2], ["rod", "cube"], author="a", source="b")
+        stored = 1
+
+        def add_more():
+            nonlocal stored
+            for stored in range(1, 100):
+                library.add_micrograph(make_micrograph(stored), make_particles(500, side=64, seed=stored))
+
+        with pytest.raises(LibraryError, match=r"disk of the server is full\. Free some space.*unchanged"):
+            add_more()
+        info = library.info()
+        assert (info["micrographs"], info["particles"]) == (stored, 5 + 500 * (stored - 1))
+        assert info["labels"] == {"cube": 1, "rod": 1}
+        np.testing.assert_array_equal(library.crops(range(1, 6)), make_particles(5).crops)
 
 
 def test_a_model_that_another_process_is_storing_is_waited_for(url):

@@ -255,7 +255,7 @@ def test_the_report_takes_the_newest_model_that_has_predictions(library):
 @pytest.mark.parametrize("page", [1, 7, 10_000])
 @pytest.mark.parametrize("wanted", [1, 12, 1000])
 def test_the_least_sure_are_among_those_read_whatever_the_page(library, monkeypatch, page, wanted):
-    monkeypatch.setattr(models, "LEAST_SURE", page)
+    monkeypatch.setattr(models, "ROWS", page)
     ids, p, latent = library.least_sure("second", wanted)
     all_ids, said = library.predictions("second")
     open_ = ~np.isin(all_ids, library.current_labels().index.to_numpy())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tumble import RVAE, SSRVAEClassifier
 from tumble.errors import ModelFileError
 from tumble.fit.checkpoint import FORMAT_VERSION
+from tumble.pipeline.fit import fingerprint
 
 DATA = Path(__file__).with_name("data")
 FOLDERS = sorted(p.parent for p in DATA.glob("model-format-*/*/config.json"))
@@ -183,6 +187,84 @@ def test_a_damaged_model_is_one_clear_error(tmp_path, damage, message):
     damage(folder)
     with pytest.raises(ModelFileError, match=message):
         SSRVAEClassifier.load(folder)
+
+
+class Bomb:
+    """What runs a program when it is unpickled."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return Path.touch, (self.witness,)
+
+
+def lying_header(*, length=None, **entry):
+    """Weights whose header says other things of them than are true."""
+    tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **entry}
+    header = json.dumps({"log_py": tensor}).encode()
+    return struct.pack("<Q", len(header) if length is None else length) + header + b"\0" * 8
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_pickles_are_never_loaded_whatever_they_are_called(tmp_path, name, kind):
+    folder, witness = tmp_path / "model", tmp_path / "was-run"
+    shutil.copytree(CURRENT / "ssrvae", folder)
+    if kind == "torch":
+        torch.save({"log_py": Bomb(witness)}, folder / name)
+    else:
+        (folder / name).write_bytes(pickle.dumps(Bomb(witness)))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(witness)))  # files beside are not looked at
+    (folder / "__init__.py").write_text(f"open({str(witness)!r}, 'w')")
+    with pytest.raises(ModelFileError, match="damaged"):
+        SSRVAEClassifier.load(folder)
+    assert not witness.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert witness.exists()  # the bomb is real
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lying_header(length=2**63),
+        lying_header(length=2**40),
+        lying_header(length=0),
+        lying_header(shape=[2**40]),
+        lying_header(shape=[2**62, 2**62]),
+        lying_header(shape=[-1]),
+        lying_header(data_offsets=[0, 2**40]),
+        lying_header(data_offsets=[2**40, 2**40 + 8]),
+        lying_header(data_offsets=[8, 0]),
+        lying_header(dtype="OBJECT"),
+        lying_header(dtype={"__reduce__": "os.system"}),
+    ],
+)
+def test_headers_of_weights_that_lie_are_one_clear_error(tmp_path, content):
+    folder = tmp_path / "model"
+    shutil.copytree(CURRENT / "ssrvae", folder)
+    (folder / "weights.safetensors").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"weights\.safetensors: the file is damaged"):
+        SSRVAEClassifier.load(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "nowhere"])
+def test_links_to_what_is_no_file_are_refused_at_once(tmp_path, name, kind):
+    folder = tmp_path / "model"
+    shutil.copytree(CURRENT / "ssrvae", folder)
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        target = {"endless": "/dev/zero", "folder": "/", "nowhere": "/no/such/file"}[kind]
+        (folder / name).symlink_to(target)
+    with pytest.raises(ModelFileError, match="is missing" if kind == "nowhere" else "is no file"):
+        SSRVAEClassifier.load(folder)
+    if name == "weights.safetensors":
+        with pytest.raises(ModelFileError, match="holds no model" if kind == "nowhere" else "is no file"):
+            fingerprint(folder)
 
 
 def test_a_missing_model_says_how_to_make_one(tmp_path):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from matplotlib.figure import Figure
 
     from tumble.export.content import Content
 
@@ -22,7 +23,9 @@ __all__ = ["write_crops", "write_html_sheet", "write_pdf_sheet"]
 
 #: Crops of a class on a contact sheet: more would make a page that no browser likes.
 MAX_PER_CLASS = 500
-_ROW, _ROWS = 12, 15
+_ROW, _ROWS = 12, 14
+#: Inches of a page.
+_MARGIN, _TOP, _CAPTION = 0.4, 0.85, 0.12
 
 _PAGE = Template(
     """<!doctype html>
@@ -73,7 +76,7 @@ def write_html_sheet(content: Content, path: Path) -> None:
 
 
 def write_pdf_sheet(content: Content, path: Path) -> None:
-    """Write a contact sheet as PDF pages of 12 x 15 crops."""
+    """Write a contact sheet as PDF pages of 12 x 14 crops."""
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
@@ -82,23 +85,26 @@ def write_pdf_sheet(content: Content, path: Path) -> None:
         for name, (total, items) in _samples(content).items():
             for start in range(0, len(items), _ROW * _ROWS):
                 figure = Figure(figsize=(8.27, 11.69))
-                figure.suptitle(f"{name} ({total})", fontsize=13, y=0.975)
+                shown = f", the first {len(items)}" if total > len(items) else ""
+                figure.suptitle(f"{name} ({total}{shown})", fontsize=13, y=0.975)
                 figure.text(0.5, 0.015, f"{title}. {subtitle}", ha="center", fontsize=7, color="0.4")
                 _draw(figure, items[start : start + _ROW * _ROWS])
                 pdf.savefig(figure)
 
 
-def _draw(figure: object, items: list[tuple[int, str, npt.NDArray[np.uint8]]]) -> None:
-    from matplotlib.figure import Figure
-
-    assert isinstance(figure, Figure)
-    width, height = 0.92 / _ROW, 0.90 / _ROWS
+def _draw(figure: Figure, items: list[tuple[int, str, npt.NDArray[np.uint8]]]) -> None:
+    """Draw crops in rows on axes of the whole page, in inches; axes of their own would take seconds a page."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    step, side = (width - 2 * _MARGIN) / _ROW, 0.9 * (width - 2 * _MARGIN) / _ROW
     for i, (_, caption, crop) in enumerate(items):
         row, column = divmod(i, _ROW)
-        axes = figure.add_axes((0.04 + column * width, 0.95 - (row + 1) * height, 0.92 * width, 0.80 * height))
-        axes.imshow(crop, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(caption, fontsize=5, pad=1)
+        left, top = _MARGIN + column * step, height - _TOP - row * (step + _CAPTION)
+        extent = (left, left + side, top - side, top)
+        axes.imshow(crop, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+        axes.text(left + side / 2, top - side - 0.03, caption, fontsize=5, ha="center", va="top", color="0.3")
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
 
 
 def _samples(content: Content) -> dict[str, tuple[int, list[tuple[int, str, npt.NDArray[np.uint8]]]]]:

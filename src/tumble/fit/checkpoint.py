@@ -173,11 +173,18 @@ def _from_format_1(config: Mapping[str, Any], built: ModelConfig, tensors: dict[
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     try:
-        return load((folder / _WEIGHTS).read_bytes())
+        return load(_content(folder / _WEIGHTS))
     except FileNotFoundError as error:
         raise ModelFileError(f"{folder}: {_WEIGHTS} is missing; the model folder is incomplete.") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{folder / _WEIGHTS}: the file is damaged ({error}).") from error
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, but no pipe or device that has no end, which a link in a folder from elsewhere may lead to."""
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path}: is no file; do not load this folder unless you know who made it.")
+    return path.read_bytes()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelFileError(f"{folder}: there is no such model folder. Make one with `tumble fit`.")
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(_content(path))
     except FileNotFoundError as error:
         raise ModelFileError(f"{folder}: {_CONFIG} is missing; this is not a tumble model folder.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -21,6 +21,11 @@ __all__ = ["measurement_layout", "measurement_rows", "read_measurements"]
 _POSE = ("angle_rad", "angle_std_rad", "shift_row_px", "shift_col_px", "scale")
 _RESERVED = frozenset(("micrograph_id", "label", "predicted", "probability", "novelty", *_POSE))
 
+_KEYS = ("particle_id", "micrograph_id")
+
+#: Rows that are read at a time.
+ROWS = 20_000
+
 Layout = list[list[str]]
 
 
@@ -70,15 +75,31 @@ def read_measurements(connection: sa.Connection, micrograph_id: int | None = Non
     if micrograph_id is not None:
         query = query.where(particles.c.micrograph_id == micrograph_id)
         layouts = layouts.where(micrographs.c.id == micrograph_id)
-    rows = connection.execute(query).all()
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (3 + len(own))
+    layout = _common_layout(connection.execute(layouts).all())
+    # Piece by piece: a million rows of Python objects would take ten times the memory of the table itself.
+    rows = connection.execute(query.execution_options(yield_per=ROWS))
+    pieces = [_piece(part, layout) for part in rows.partitions()] or [_piece([], layout)]
+    data = {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]}
+    index = pd.Index(data.pop("particle_id"), dtype=np.int64, name="particle_id")
+    return pd.DataFrame(data, index=index)
+
+
+def _piece(rows: Sequence[Any], layout: Mapping[str, str]) -> dict[str, Any]:
+    """Return some rows as columns."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (3 + len(MEASUREMENT_COLUMNS))
     others = json.loads(f"[{','.join(text or '{}' for text in columns[2])}]")
     by_name = dict(zip(MEASUREMENT_COLUMNS, columns[3:], strict=True))
-    data: dict[str, Any] = {"micrograph_id": np.array(columns[1], dtype=np.int64)}
-    for name, dtype in _common_layout(connection.execute(layouts).all()).items():
+    data: dict[str, Any] = {name: np.array(columns[i], dtype=np.int64) for i, name in enumerate(_KEYS)}
+    for name, dtype in layout.items():
         values = by_name[name] if name in by_name else [values.get(name) for values in others]
         data[name] = _column(values, dtype)
-    return pd.DataFrame(data, index=pd.Index(columns[0], dtype=np.int64, name="particle_id"))
+    return data
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pd.concat([pd.Series(p) for p in parts]).array
 
 
 def _common_layout(layouts: Sequence[Any]) -> Mapping[str, str]:

@@ -47,8 +47,8 @@ __all__ = [
     "update_evaluation",
 ]
 
-#: Particles that are read at a time when those of which a model is least sure are looked for, and read at least.
-LEAST_SURE = 10_000
+#: Predictions that are read at a time; as many at least where those are looked for of which a model is least sure.
+ROWS = 10_000
 
 
 def insert_model(connection: sa.Connection, record: ModelRecord) -> int:
@@ -315,7 +315,7 @@ def read_least_sure(
         sa.select(said.particle_id, said.probability, said.probabilities, said.latent)
         .where(said.model_id == model.id, said.particle_id.not_in(labelled))
         .order_by(said.probability, said.particle_id)
-        .execution_options(yield_per=LEAST_SURE)
+        .execution_options(yield_per=ROWS)
     )
     ids: list[int] = []
     p, latent = [np.empty((0, len(model.classes)), np.float32)], []
@@ -340,7 +340,13 @@ def prediction_columns(connection: sa.Connection, model_name: str, micrograph_id
     query = _prediction_query(find_model(connection, model_name).id)
     if micrograph_id is not None:
         query = query.join(particles).where(particles.c.micrograph_id == int(micrograph_id))
-    rows = connection.execute(query).all()
+    # Piece by piece, since rows of Python objects take ten times the memory of the columns.
+    rows = connection.execute(query.execution_options(yield_per=ROWS))
+    pieces = [_columns_of(part) for part in rows.partitions()]
+    return pd.concat(pieces) if pieces else _columns_of([])
+
+
+def _columns_of(rows: Sequence[Any]) -> pd.DataFrame:
     latent_dim = len(rows[0].latent) // 4 if rows else 0
     latent = float32_from_bytes(b"".join(row.latent for row in rows), (len(rows), latent_dim))
     data: dict[str, Any] = {

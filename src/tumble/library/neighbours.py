@@ -4,7 +4,8 @@ Whatever lies within a distance d of a point also lies within d of it along the 
 to it along that coordinate are read, as many again on each side until the k-th best of them is nearer than the farthest
 of those read: no other can be better then. The answer is exact, needs no index but the database's own, and holds no
 more than a window of the library in memory. With few latent factors (two by default) the window is a small part of the
-library; with many it becomes the whole.
+library; with many it becomes the whole. A wider window never reaches beyond the k-th best so far, nothing there can be
+better.
 """
 
 from __future__ import annotations
@@ -43,26 +44,35 @@ def nearest_neighbours(
     if found is None or found.latent_0 is None:
         raise ConfigError(f"model {row.name!r} has no latent factors of a particle {particle_id}.")
     centre = float32_from_bytes(found.latent, (-1,)).astype(np.float64)
-    window = FIRST_WINDOW
+    window, nearest = FIRST_WINDOW, np.inf
     while True:
-        ids, latents, reach = _window(connection, int(row.id), float(found.latent_0), window)
+        ids, latents, reach = _window(connection, int(row.id), float(found.latent_0), window, nearest)
         distances = np.sqrt(((latents - centre) ** 2).sum(axis=1))
         distances[ids == particle_id] = np.inf  # itself
         order = np.lexsort((ids, distances))[: min(n, len(ids) - 1)]
         if reach == np.inf or (len(order) == n and distances[order[-1]] < reach):
             break
         window *= 4
+        nearest = distances[order[-1]] if len(order) == n else np.inf
     return _table(connection, int(row.id), ids[order], distances[order])
 
 
 def _window(
-    connection: sa.Connection, model: int, centre: float, size: int
+    connection: sa.Connection, model: int, centre: float, size: int, within: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]:
-    """Return ids and latent vectors next to `centre` on each side, and how far on the nearer side they reach."""
+    """Return ids and latent vectors next to `centre`, and how far on the nearer side all were read.
+
+    At most `size` are read on each side, and none beyond a distance `within`.
+    """
     column = predictions.c.latent_0
     query = sa.select(predictions.c.particle_id, predictions.c.latent, column).where(predictions.c.model_id == model)
-    below = connection.execute(query.where(column < centre).order_by(column.desc()).limit(size)).all()
-    above = connection.execute(query.where(column >= centre).order_by(column).limit(size)).all()
+    lower, upper = query.where(column < centre), query.where(column >= centre)
+    if within < np.inf:
+        # Distances are of 32-bit numbers, the column of 64-bit ones: nothing may be lost to rounding.
+        margin = within * (1 + 1e-6) + 1e-12
+        lower, upper = lower.where(column >= centre - margin), upper.where(column <= centre + margin)
+    below = connection.execute(lower.order_by(column.desc()).limit(size)).all()
+    above = connection.execute(upper.order_by(column).limit(size)).all()
     reaches = [abs(side[-1].latent_0 - centre) for side in (below, above) if len(side) == size]
     rows: list[Any] = [*below, *above]
     latents = float32_from_bytes(b"".join(row.latent for row in rows), (len(rows), -1)).astype(np.float64)

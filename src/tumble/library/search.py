@@ -154,16 +154,23 @@ def search_particles(connection: sa.Connection, query: Query) -> Page:
     """Return one page of what a query finds."""
     model = _model_of(connection, query)
     column = _order_column(query, model)
+    key = _id_column(query, model)
     wanted = [name for name in dict.fromkeys((*_SHOWN, *query.measurements)) if name in MEASUREMENT_COLUMNS]
     if query.order_by in MEASUREMENT_COLUMNS and query.order_by not in wanted:
         wanted.append(query.order_by)
+    # First which particles, from indexes alone where they suffice; then what is shown of these few. In one step the
+    # database would collect it for all that meet the conditions, before it sorts them and takes the first.
+    ids = _filtered(sa.select(key.label("id"), column.label("sort_value")), connection, query, model)
+    ids = _paged(ids, query, column, key).limit(query.limit + 1).subquery("page")
     columns: list[Any] = [particles.c.id, particles.c.micrograph_id, _label().label("label")]
     columns += [particles.c[name] for name in wanted]
+    source: Any = ids.join(particles, particles.c.id == ids.c.id)
     said = ("class_name", "probability", "novelty") if model is not None else ()
-    columns += [predictions.c[name] for name in said]
-    statement = _filtered(sa.select(*columns, column.label("sort_value")), connection, query, model)
-    statement = _paged(statement, query, column, _id_column(query, model))
-    rows = connection.execute(statement.limit(query.limit + 1)).all()
+    if model is not None:
+        columns += [predictions.c[name] for name in said]
+        source = source.join(predictions, _said_by(model), isouter=True)
+    statement = sa.select(*columns, ids.c.sort_value).select_from(source)
+    rows = connection.execute(statement.order_by(*_order(query, ids.c.sort_value, ids.c.id))).all()
     names = ["particle_id", "micrograph_id", "label", *wanted, *("predicted", "probability", "novelty")[: len(said)]]
     page = rows[: query.limit]
     last = (page[-1].sort_value, int(page[-1].id)) if len(rows) > query.limit else None
@@ -231,8 +238,7 @@ def _paged(statement: Any, query: Query, column: sa.ColumnElement[Any], key: sa.
     """Sort, and go on after the last particle of the page before: pages far on cost no more than the first."""
     if query.order_by != "particle_id":
         statement = statement.where(column.is_not(None))
-    order = (column, key) if query.order_by != "particle_id" else (key,)
-    statement = statement.order_by(*(part.desc() if query.descending else part.asc() for part in order))
+    statement = statement.order_by(*_order(query, column, key))
     if query.after is None:
         return statement
     value, last = query.after
@@ -243,15 +249,22 @@ def _paged(statement: Any, query: Query, column: sa.ColumnElement[Any], key: sa.
     return statement.where(not_before, sa.or_(beyond, same))
 
 
+def _order(query: Query, column: sa.ColumnElement[Any], key: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+    order = (column, key) if query.order_by != "particle_id" else (key,)
+    return [part.desc() if query.descending else part.asc() for part in order]
+
+
+def _said_by(model: int) -> sa.ColumnElement[bool]:
+    return (predictions.c.particle_id == particles.c.id) & (predictions.c.model_id == model)
+
+
 def _filtered(
     statement: Any, connection: sa.Connection, query: Query, model: int | None, *, inner: bool = False
 ) -> Any:
     source: Any = particles
-    if model is not None:
-        said = (predictions.c.particle_id == particles.c.id) & (predictions.c.model_id == model)
-        source = particles.join(predictions, said, isouter=not (query.needs_model or inner))
     conditions = [*_particle_conditions(connection, query), *_label_conditions(query)]
-    if model is not None:
+    if model is not None and (query.needs_model or inner):
+        source = particles.join(predictions, _said_by(model))
         conditions += _model_conditions(connection, query)
     return statement.select_from(source).where(*conditions)
 
@@ -286,7 +299,7 @@ def _label_conditions(query: Query) -> list[sa.ColumnElement[bool]]:
     """Conditions on labels, as sets of particles: there are few labels and many particles."""
     standing = sa.select(labels.c.particle_id).where(labels.c.id.in_(newest_labels()), labels.c.label.is_not(None))
     found: list[sa.ColumnElement[bool]] = []
-    if query.label_state == "labelled":
+    if query.label_state == "labelled" or query.disagrees_with_label:
         found.append(particles.c.id.in_(standing))
     if query.label_state == "unlabelled":
         found.append(_label().is_(None))

@@ -223,13 +223,13 @@ def _measured_confusion(library: Library, name: str) -> tuple[npt.NDArray[np.int
         matrix = np.array(stored["confusion"], dtype=np.int64)
         where = f"the evaluation of the model ({stored.get('region') or 'test particles'})"
     else:
-        ids, predictions = library.predictions(name)
-        winners = np.asarray(predictions.classes, dtype=object)[predictions.probabilities.argmax(axis=1)]
-        both = pd.DataFrame({"truth": library.current_labels()}).join(pd.Series(winners, ids, name="said"), how="inner")
-        both = both.loc[~both.index.isin(record.labelled_particle_ids) & both["truth"].isin(record.classes)]
+        n_labelled = len(library.current_labels())
+        both = library.search(Query(label_state="labelled", model=name, limit=max(n_labelled, 1))).particles
+        both = both.loc[both["predicted"].notna() & both["label"].isin(record.classes)]
+        both = both.loc[~both.index.isin(record.labelled_particle_ids)]
         if both.empty:
             return None, "no particle has a label that the fit did not use"
-        matrix = confusion(both["truth"].to_numpy(str), both["said"].to_numpy(str), classes=list(record.classes))
+        matrix = confusion(both["label"].to_numpy(str), both["predicted"].to_numpy(str), classes=list(record.classes))
         where = "labels that the fit did not use"
     few = [f"{key} {n}" for key, n in zip(record.classes, matrix.sum(axis=1), strict=True) if n < MIN_TESTED]
     if few:

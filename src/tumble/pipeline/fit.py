@@ -268,8 +268,11 @@ def fingerprint(model_dir: Path) -> str:
     ModelFileError
         If there is no model.
     """
+    weights = model_dir / "weights.safetensors"
+    if weights.exists() and not weights.is_file():  # a pipe or a device may have no end
+        raise ModelFileError(f"{weights}: is no file; do not use this folder unless you know who made it.")
     try:
-        return hashlib.sha256((model_dir / "weights.safetensors").read_bytes()).hexdigest()
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelFileError(
             f"{model_dir}: holds no model (no weights.safetensors). Give the folder that `tumble fit --model` made."

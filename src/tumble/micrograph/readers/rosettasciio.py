@@ -18,6 +18,7 @@ import rsciio  # noqa: F401 - here for the error where the extra is missing
 from tumble.errors import InputFileError
 from tumble.micrograph.convert import hyperspy_metadata
 from tumble.micrograph.frames import Frame, Frames, FrameSource, array_frames
+from tumble.micrograph.readers.dm_tags import check_dm_tags
 from tumble.micrograph.units import length_nm, square_pixel_size
 
 __all__ = ["open_rosettasciio"]
@@ -43,10 +44,13 @@ MAX_NAMED = 8
 def open_rosettasciio(source: FrameSource) -> Iterator[Frames]:
     """Open one image signal of a file; its navigation axes count frames."""
     module = import_module(f"rsciio.{_MODULES[source.file.suffix.lower()]}")
-    # Lazily: arrays are Dask's and nothing is read before a frame is asked for.
-    if source.file.suffix.lower() == ".ser":
+    suffix = source.file.suffix.lower()
+    if suffix == ".ser":
         _check_ser(source)
+    elif suffix in (".dm3", ".dm4"):
+        check_dm_tags(source)
     try:
+        # Lazily: arrays are Dask's and nothing is read before a frame is asked for.
         signals = module.file_reader(str(source.file), lazy=True)
     except ModuleNotFoundError as error:  # spectrum images of Velox need a package that is heavy
         raise InputFileError(
