@@ -243,7 +243,7 @@ def _stream(task: _Task, draws: slice) -> _Result:
     first, rows, weights = task.first[draws], task.rows[draws], task.weights[draws]
     n_draws, n_pixels = len(rows), task.x.shape[-1]
     budget = _BLOCK.get(task.x.device.type, _BLOCK_ELSEWHERE)
-    per_block = max(1, budget // n_pixels)  # draws
+    per_block = max(1, min(n_draws, budget // n_pixels))  # draws
     n_parts = max(1, math.ceil(n_pixels / budget))  # of the pixels of one draw
     width = math.ceil(n_pixels / n_parts)
     buffers = _Buffers(task, per_block * width)

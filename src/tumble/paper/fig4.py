@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,17 @@ def needs(lab: Lab) -> list[Fit]:
     return [main_fit(lab, method) for method in _methods(lab)]
 
 
-def run(lab: Lab) -> Outcome:
+@dataclass(frozen=True)
+class _Measured:
+    """Method to its accuracies on the map, confusion counts, and accuracies under noise and contamination."""
+
+    maps: dict[str, list[_Accuracies]]
+    confusions: dict[str, list[Any]]
+    noise: dict[str, _Accuracies]
+    contamination: dict[str, list[_Accuracies]]
+
+
+def measure(lab: Lab) -> _Measured:
     """Score each method under more shear, rotation, noise and contamination than it was trained on."""
     fits = {method: main_fit(lab, method) for method in _methods(lab)}
     sizes = lab.sizes
@@ -70,14 +81,21 @@ def run(lab: Lab) -> Outcome:
     noise = {method: [row[0] for row in rows] for method, rows in by_level.items()}
     specks = [[{"density": d, "intensity": intensity} for d in sizes.densities] for intensity in sizes.intensities]
     contamination = accuracies(lab, fits, "contamination", specks, n=sizes.n_test, own_seeds=False)
-    classes = next(iter(fits.values())).source.split().classes
+    return _Measured(maps, confusions, noise, contamination)
+
+
+def run(lab: Lab) -> Outcome:
+    """Measure, and draw it."""
+    sizes, found = lab.sizes, measure(lab)
+    maps, confusions, noise, contamination = found.maps, found.confusions, found.noise, found.contamination
+    classes = main_fit(lab, next(iter(maps))).source.split().classes
     values = {
         "classes": classes,
         "map": {"shear_deg": sizes.grid_shears_deg, "angle_deg": sizes.grid_angles_deg, "accuracy": maps},
-        "map_mean": {method: float(np.mean(found)) for method, found in maps.items()},
+        "map_mean": {method: float(np.mean(rows)) for method, rows in maps.items()},
         "confusion": {
             f"shear {SHEAR_PERCENT_PER_DEG * shear:.0f} %, angle {angle:g} deg": {
-                method: found[i] for method, found in confusions.items()
+                method: both[i] for method, both in confusions.items()
             }
             for i, (shear, angle) in enumerate(CONFUSIONS)
         },
@@ -338,4 +356,4 @@ def _contamination_figure(
     return figure
 
 
-STUDY = Study(needs, run)
+STUDY = Study(needs, run, measure)

@@ -156,4 +156,8 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
     return figure
 
 
-STUDY = Study(lambda lab: [fit for fits in _fits(lab).values() for fit in fits], run)
+def _flat(lab: Lab) -> list[Fit]:
+    return [fit for fits in _fits(lab).values() for fit in fits]
+
+
+STUDY = Study(_flat, run, lambda lab: [_measured(lab, fit) for fit in _flat(lab)])

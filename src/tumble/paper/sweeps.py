@@ -47,7 +47,7 @@ def main_fit(lab: Lab, method: str) -> Fit:
 def _fig3_fit(lab: Lab, method: str, angle_deg: float) -> Fit:
     if angle_deg == TRAINED_WITHIN_DEG:
         return main_fit(lab, method)
-    return Fit(method, cards(lab, angle_deg=angle_deg))
+    return Fit(method, cards(lab, angle_deg=angle_deg), swept=True)
 
 
 def _fig3_methods(lab: Lab) -> tuple[str, ...]:
@@ -57,6 +57,15 @@ def _fig3_methods(lab: Lab) -> tuple[str, ...]:
 def fig3_needs(lab: Lab) -> list[Fit]:
     """Give a fit for each method and disorder."""
     return [_fig3_fit(lab, method, angle) for method in _fig3_methods(lab) for angle in lab.sizes.angles_deg]
+
+
+def measure_fig3(lab: Lab) -> None:
+    """Measure what :func:`run_fig3` draws."""
+    for fit in fig3_needs(lab):
+        lab.scores(fit)
+    for method in _fig3_methods(lab):
+        if method in AUTOENCODERS:
+            _correlations(lab, method)
 
 
 def run_fig3(lab: Lab) -> Outcome:
@@ -221,7 +230,7 @@ def _strips(axes: Axes, manifold: npt.NDArray[Any], split: Split) -> None:
 def _labels_fit(lab: Lab, method: str, count: int) -> Fit:
     if count == lab.sizes.n_labelled:
         return main_fit(lab, method)
-    return Fit(method, cards(lab, n_labelled=count))
+    return Fit(method, cards(lab, n_labelled=count), swept=True)
 
 
 def _labels_methods(lab: Lab) -> tuple[str, ...]:
@@ -271,5 +280,5 @@ def _labels_figure(counts: Sequence[int], shares: Sequence[float], curves: dict[
     return figure
 
 
-FIG3 = Study(fig3_needs, run_fig3)
+FIG3 = Study(fig3_needs, run_fig3, measure_fig3)
 LABELS = Study(labels_needs, run_labels)
