@@ -347,7 +347,7 @@ def test_processes_side_by_side_give_what_one_gives(
         "all", tmp_path, jobs=2, draw_figures=False, progress=lambda _, done, total: told.append((done, total)), **asked
     )
     assert nothing == {}
-    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+    assert sorted({done for done, _ in told} - {0}) == list(range(1, told[-1][1] + 1))
     assert not list(tmp_path.glob("*/result.json"))
     # What is left to do is to draw.
     epochs: list[EpochReport] = []

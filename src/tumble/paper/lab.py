@@ -91,7 +91,7 @@ class Lab:
         found: dict[str, Fit] = {}
         for fit in fits:
             key = self._key(fit.case(self.sizes))
-            there = key in self._models or self._fresh(self._record(fit, key))
+            there = key in self._models or self._fresh(self._record(fit, key)) or self._only_scored(fit)
             if fit.method not in BASELINES and not there:
                 found[key] = fit
         return list(found.values())
@@ -175,8 +175,7 @@ class Lab:
         """
         key = self._key(case)
         if key not in self._cells:
-            # A file for each: several processes may measure side by side.
-            path = self.folder / "cells" / f"{key}.json"
+            path = self._cell_path(key)
             if not self._fresh(path):
                 write_json(
                     path, {"case": case, "version": __version__, "device": worked_on(self.device), "value": work()}
@@ -212,7 +211,18 @@ class Lab:
                 "fit_seconds": model.fit_seconds_ if fit.method in BASELINES else self.about(fit)["seconds"],
             }
 
-        return self.cell({"what": "scores", **fit.case(self.sizes)}, work)
+        return self.cell(self._scores_case(fit), work)
+
+    def _scores_case(self, fit: Fit) -> dict[str, Any]:
+        return {"what": "scores", **fit.case(self.sizes)}
+
+    def _only_scored(self, fit: Fit) -> bool:
+        """Whether a fit of which only the scores are drawn has them; its model may be gone."""
+        return fit.swept and self._fresh(self._cell_path(self._key(self._scores_case(fit))))
+
+    def _cell_path(self, key: str) -> Path:
+        # A file for each measurement: several processes may measure side by side.
+        return self.folder / "cells" / f"{key}.json"
 
     def _key(self, case: dict[str, Any]) -> str:
         text = json.dumps(plain({**case, "version": __version__}), sort_keys=True)

@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
 
+    from tumble.fit import EpochReport
     from tumble.paper.outcome import Study
     from tumble.paper.tasks import Task
 
 __all__ = ["first_ready", "prepare"]
+
+
+#: Seconds between two words of a worker on its epochs.
+_NEWS_INTERVAL_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,10 @@ def prepare(lab: Lab, studies: Mapping[str, Study], jobs: int) -> None:
                     worker.task, worker.began = task, time.monotonic()
                     worker.line.send((task, list(studies)))
             for worker in _answering(workers):
-                finished = _receive(worker)
-                done += 1
-                lab.tell(f"{finished.title}: {time.monotonic() - worker.began:.0f} s", done, total)
+                title, seconds = _title(worker), time.monotonic() - worker.began
+                epoch = _receive(worker)
+                done += epoch is None
+                lab.tell(f"{title}: {epoch or 'done'}, {seconds:.0f} s", done, total)
 
 
 def first_ready(waiting: Sequence[Task], running: Sequence[Task]) -> Task | None:
@@ -109,21 +115,26 @@ def _answering(workers: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.line in ready]
 
 
-def _receive(worker: _Worker) -> Task:
-    task = worker.task
-    assert task is not None
+def _title(worker: _Worker) -> str:
+    return "" if worker.task is None else worker.task.title
+
+
+def _receive(worker: _Worker) -> str | None:
+    """Hear from a worker: at which epoch it is, or None when its task is done."""
     try:
-        problem = worker.line.recv()
+        news = worker.line.recv()
     except EOFError as error:
         worker.process.join()
+        code = worker.process.exitcode
         raise TumbleError(
-            f"{task.title}: its process was ended (exit code {worker.process.exitcode}), perhaps for want of memory. "
+            f"{_title(worker)}: its process was ended (exit code {code}), perhaps for want of memory. "
             "Give fewer --jobs; what is complete is kept."
         ) from error
-    if problem is not None:
-        raise problem
-    worker.task = None
-    return task
+    if isinstance(news, Exception):
+        raise news
+    if news is None:
+        worker.task = None
+    return news
 
 
 # The workers
@@ -185,7 +196,7 @@ def _work(line: Connection, order: _Order) -> None:
     from tumble.paper.run import STUDIES
 
     torch.set_num_threads(order.threads)
-    lab = Lab(**order.settings)
+    lab = Lab(**order.settings, epoch=_Reporter(line))
     while True:
         try:
             task, names = line.recv()
@@ -201,6 +212,18 @@ def _work(line: Connection, order: _Order) -> None:
         else:
             line.send(None)
         lab.forget()
+
+
+class _Reporter:
+    """Tells the parent now and then at which epoch a fit is."""
+
+    def __init__(self, line: Connection) -> None:
+        self._line, self._last_s = line, time.monotonic()
+
+    def __call__(self, report: EpochReport) -> None:
+        if time.monotonic() - self._last_s >= _NEWS_INTERVAL_S:
+            self._last_s = time.monotonic()
+            self._line.send(f"epoch {report.epoch} of {report.max_epochs}")
 
 
 def _end_with(sentinel: int) -> None:

@@ -43,7 +43,8 @@ class FitTask:
         del studies
         if self.fit.supervised:
             lab.scores(self.fit)
-        if self.fit.method not in BASELINES:
+        # Of one of many only the scores are drawn; classifiers on pixels are not kept.
+        if not self.fit.swept and self.fit.method not in BASELINES:
             lab.fitted(self.fit)
 
 
