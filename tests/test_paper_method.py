@@ -124,10 +124,14 @@ def test_pixel_densities_against_torch(density: PixelDensity) -> None:
     torch.testing.assert_close(density.slope(raw.detach(), x), slope)
 
 
+@pytest.mark.parametrize("uncut", [("cpu",), ()], ids=["cpu", "elsewhere"])
 @pytest.mark.parametrize("block", [5, 48, 100, 10**6])
 @pytest.mark.parametrize("density", DENSITIES, ids=lambda d: d.likelihood)
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, density: PixelDensity, block: int) -> None:
+def test_blocks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, density: PixelDensity, block: int, uncut: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(streamed, "_BLOCK", {"cpu": block})
+    monkeypatch.setattr(streamed, "_UNCUT", uncut)
     net, x = decoder((6, 8), channels=2), images(4, (6, 8), channels=2)
     z, y, affine = draws(7)
     rows = torch.tensor([0, 0, 1, 3, 3, 3, 2])

@@ -151,7 +151,7 @@ class Lab:
         given = (split.X, split.y) if fit.supervised else (split.X,)
         model.fit(*given, callbacks=callbacks, checkpoint=place / "state", resume=True)
         model.save(place / "model")
-        notes = {"seconds": model.fit_seconds_, "epochs": model.n_iter_, "history": model.history_}
+        notes = {"seconds": model.fit_seconds_, "epochs": model.n_iter_, "swept": fit.swept, "history": model.history_}
         machine = {**environment(self.device), "side_by_side": self.beside}
         write_json(self._record(fit, key), {**fit.case(self.sizes), **notes, "version": __version__, **machine})
         shutil.rmtree(place / "state", ignore_errors=True)
