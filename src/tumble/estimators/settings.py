@@ -186,10 +186,12 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         chosen["threshold"] = params["pseudo_label_threshold"]
     if params["method"] == "paper":
         # The disorder plays no part in the published training, but in the score of novelty that follows it.
-        return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder)
+        novelty = params["novelty_score"]
+        return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder, novelty=novelty)
     return FitConfig(
         disorder=disorder,
         aligned=params.get("labelled_orientation") == "aligned",
+        novelty=params["novelty_score"],
         learn_class_prior=isinstance(params.get("class_prior"), str),
         **chosen,
     )

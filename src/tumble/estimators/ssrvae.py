@@ -106,6 +106,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Channels per stage of the convolutional networks; the last value serves every further stage.
     hidden : int, default=128
         Width of the dense layers.
+    novelty_score : bool, default=True
+        Whether to learn, after the training, what `novelty` and `reject` need; it takes some seconds.
     compile : bool, default=False
         Whether to compile the networks with :func:`torch.compile`; pays off in long runs on a GPU.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -187,6 +189,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         pixel_fraction: float = 1.0,
         encoder_channels: tuple[int, ...] = (32, 64),
         hidden: int = 128,
+        novelty_score: bool = True,
         compile: bool = False,
         precision: str = "float32",
         device: str = "auto",
@@ -223,6 +226,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self.pixel_fraction = pixel_fraction
         self.encoder_channels = encoder_channels
         self.hidden = hidden
+        self.novelty_score = novelty_score
         self.compile = compile
         self.precision = precision
         self.device = device
@@ -320,7 +324,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Raises
         ------
         ConfigError
-            If `reject` is no number between 0 and 1.
+            If `reject` is no number between 0 and 1, or the model has no score of novelty.
         """
         winners = self.predict_proba(X).argmax(axis=1)
         predicted = self.classes_[winners]

@@ -42,10 +42,15 @@ PUBLISHED_NOISE = {0.1: 0.864, 0.45: 0.840, 0.63: 0.792, 1.0: 0.68, 1.26: 0.607,
 PUBLISHED_CONTAMINATION = {0.05: 0.826, 0.1: 0.639, 0.2: 0.518, 0.3: 0.455, 0.5: 0.295}
 #: (shear, angle) in degrees -> accuracy; and the mean over 16 x 16 cells of both runs.
 PUBLISHED_GRID = {(14.0, 0.0): 0.976, (14.0, 60.0): 0.866, (14.0, 96.0): 0.719, (14.0, 180.0): 0.642}
+_PUBLISHED_MEANS = ".753, .774"
 _PUBLISHED_MEAN = "0.753 and 0.774 (ss-rVAE, two runs)"
+#: The method that the published values are of.
+PUBLISHED_METHOD = "paper-ss-rvae"
 _PUBLISHED_RECALL = {"club": 0.92, "spade": 0.97, "heart": 0.62, "diamond": 0.997}
 #: Cells of the map have seeds of their own, beside that of the test cards.
 _MAP_SEED = 1000
+
+_LETTERS = "abcdefgh"
 
 _Accuracies = list[float]
 
@@ -108,6 +113,7 @@ def run(lab: Lab) -> Outcome:
         "fig4d": _examples_figure(lab),
         "fig4e": _noise_figure(lab, noise),
         "fig4f": _contamination_figure(sizes.densities, sizes.intensities, contamination),
+        "fig4f-curves": _contamination_curves(sizes.densities, sizes.intensities, contamination),
     }
     return Outcome(values, _comparisons(lab, maps, confusions, noise, contamination, classes), figures)
 
@@ -238,9 +244,11 @@ def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str
         figure = draw.figure_of(1.9 * -(-len(maps) // 4) + 0.4)
         panels = _panels(figure, len(maps))
         shown = None
-        for axes, (method, rows) in zip(panels, maps.items(), strict=True):
+        for i, (axes, (method, rows)) in enumerate(zip(panels, maps.items(), strict=True)):
             shown = draw.heat_map(axes, np.array(rows), angles, percent, ticks=((0, 60, 120, 180), (0, 15, 30, 45)))
-            axes.set_title(f"{METHOD_TITLES[method]}\nmean {np.mean(rows):.3f}", loc="left")
+            published = f" ({_PUBLISHED_MEANS} published)" if method == PUBLISHED_METHOD else ""
+            axes.set_title(f"{METHOD_TITLES[method]}\nmean {np.mean(rows):.3f}{published}", loc="left")
+            draw.letter(axes, _LETTERS[i])
             axes.plot(
                 np.interp(TRAINED_WITHIN_DEG, angles, range(len(angles))),
                 np.interp(15 * SHEAR_PERCENT_PER_DEG, percent, range(len(percent))),
@@ -272,6 +280,8 @@ def _confusion_figure(confusions: dict[str, list[Any]], classes: Sequence[str]) 
                 shear, angle = CONFUSIONS[row]
                 setting = f"shear {SHEAR_PERCENT_PER_DEG * shear:.0f} %, angle {angle:g}°"
                 axes.set_title(f"{METHOD_TITLES[method]}\n{setting}", loc="left")
+                if column == 0:
+                    draw.letter(axes, _LETTERS[2 * block + row])
         for axes in grid.flat:
             axes.set_visible(bool(axes.images))
     return figure
@@ -316,22 +326,34 @@ def _examples_figure(lab: Lab) -> Figure:
 
 
 def _noise_figure(lab: Lab, noise: dict[str, _Accuracies]) -> Figure:
+    xlabel = "standard deviation of the noise (pixels of the clean cards lie in 0 to 1)"
+    return _curves_figure(lab.sizes.noise, noise, PUBLISHED_NOISE, xlabel)
+
+
+def _contamination_curves(
+    densities: Sequence[float], intensities: Sequence[float], contamination: dict[str, list[_Accuracies]]
+) -> Figure:
+    """Draw accuracies at the intensity of which values are published."""
+    i = nearest(intensities, 1.0)
+    curves = {method: rows[i] for method, rows in contamination.items()}
+    published = {100 * density: value for density, value in PUBLISHED_CONTAMINATION.items()}
+    xlabel = f"contaminated pixels (%), at intensity {intensities[i]:g}"
+    return _curves_figure([100 * density for density in densities], curves, published, xlabel)
+
+
+def _curves_figure(
+    x: Sequence[float], curves: dict[str, _Accuracies], published: dict[float, float], xlabel: str
+) -> Figure:
     with draw.print_style():
         figure = draw.figure_of(3.1, width=6.0)
         axes = figure.add_subplot()
-        for method, values in noise.items():
-            axes.plot(lab.sizes.noise, values, label=METHOD_TITLES[method], **draw.METHOD_STYLES[method])
-        axes.plot(
-            list(PUBLISHED_NOISE),
-            list(PUBLISHED_NOISE.values()),
-            "k*",
-            markersize=7,
-            zorder=5,
-            label="published (ss-rVAE)",
-        )
+        for method, values in curves.items():
+            axes.plot(x, values, label=METHOD_TITLES[method], **draw.METHOD_STYLES[method])
+        stars: dict[str, Any] = {"markersize": 7, "zorder": 5, "label": "published (ss-rVAE)"}
+        axes.plot(list(published), list(published.values()), "k*", **stars)
         draw.mark_chance(axes, left=True)
         axes.set_ylim(0, 1.03)
-        axes.set_xlabel("standard deviation of the noise (pixels of the clean cards lie in 0 to 1)")
+        axes.set_xlabel(xlabel)
         axes.set_ylabel("accuracy on test cards within ±60°")
         open_axes(axes)
         figure.legend(loc="outside right center", handlelength=3)
@@ -346,9 +368,10 @@ def _contamination_figure(
         figure = draw.figure_of(1.9 * -(-len(contamination) // 4) + 0.4)
         panels = _panels(figure, len(contamination))
         shown = None
-        for axes, (method, rows) in zip(panels, contamination.items(), strict=True):
+        for i, (axes, (method, rows)) in enumerate(zip(panels, contamination.items(), strict=True)):
             shown = draw.heat_map(axes, np.array(rows), percent, intensities)
             axes.set_title(METHOD_TITLES[method], loc="left")
+            draw.letter(axes, _LETTERS[i])
         if shown is not None:
             figure.colorbar(shown, ax=panels, label="accuracy (0.25: chance)", extend="min", aspect=30, pad=0.01)
         figure.supxlabel("contaminated pixels (%)", fontsize=8)

@@ -141,7 +141,8 @@ def estimator(fit: Fit, sizes: Sizes, *, device: str = "auto") -> Any:
         return _BASELINES[fit.method](**chosen, random_state=fit.source.seed)
     chosen["invariances"] = tuple(chosen["invariances"])
     kind = SSRVAEClassifier if fit.supervised else RVAE
-    return kind(**chosen, device=device, random_state=fit.source.seed)
+    # No study asks what is novel.
+    return kind(**chosen, novelty_score=False, device=device, random_state=fit.source.seed)
 
 
 def steps(fit: Fit, sizes: Sizes, split: Split) -> int:
