@@ -50,8 +50,9 @@ lint: $(VENV)/.test
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
+# Two workers, one thread each: tests/conftest.py says which tests stay together.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Warnings are errors; the outputs of the tutorials are kept in docs/_build and made again where a tutorial changes.
 docs: $(VENV)/.docs

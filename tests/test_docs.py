@@ -259,6 +259,7 @@ def test_a_notebook_is_stored_without_output(path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("each")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the kernel, on its connection
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
@@ -267,7 +268,12 @@ def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    # By default a kernel has a minute to start, and outputs that come 4 s after a cell's end are lost: too little on a
+    # machine that is busy with other things. matplotlib says so on stderr if its cache of fonts takes it more than 5 s,
+    # so it is made here.
+    import_module("matplotlib.font_manager")
+    patience = {"timeout": 1200, "startup_timeout": 600, "iopub_timeout": 120}
+    client = NotebookClient(notebook, **patience, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
     client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if "data" in output]
@@ -281,6 +287,7 @@ def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("each")
 def test_the_site_builds_without_warnings(tmp_path):
     environment = {**subprocess_environment(), "TUMBLE_DOCS_EXECUTE": "off"}
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
