@@ -137,6 +137,8 @@ def _key_figure(shots: Sequence[Snapshot], classes: Sequence[str], title: str) -
                 if shot is not shots[-1]:
                     axes.set(xlabel="", xticks=[])
             draw.scatter_panel(row[-1], shot.z, shot.truth, classes)
+            if shot is not shots[-1]:
+                row[-1].set_xlabel("")
             row[-1].set_title(f"epoch {shot.epoch}, accuracy {shot.accuracy:.2f}", loc="left")
         handles, names = panels[0, -1].get_legend_handles_labels()
         panels[0, 0].set_title(f"{title}\n{classes[0]}", loc="left")
