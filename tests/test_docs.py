@@ -203,6 +203,7 @@ def test_benchmark_tables_give_mean_and_range_and_where_they_come_from(tmp_path)
     (tmp_path / "other.json").write_text("[1, 2]")
     text = generated_pages.benchmarks(tmp_path, tmp_path)
     assert text.startswith("## Some name\n")
+    assert generated_pages.heading("mnist") == "MNIST"
     assert "| a\\|b | 0.600<br>(0.500 – 0.700) | x: 0.600 |  | 2 |" in text
     assert "| c |  |  | 1,234 | 1 |" in text
     assert "P (2 threads), on 2026-01-02; 2 of 3 rows carry no date; seeds 0, 1." in text
@@ -217,7 +218,41 @@ def test_the_stored_results_are_all_shown():
     text = generated_pages.benchmarks(DOCS / "results", ROOT / "benchmarks")
     for path in (DOCS / "results").glob("*.json"):
         if "rows" in json.loads(path.read_text(encoding="utf-8")):
-            assert f"## {path.stem.replace('_', ' ').capitalize()}\n" in text
+            assert f"## {generated_pages.heading(path.stem)}\n" in text
+
+
+def test_recomputed_figures_stand_beside_the_published_values(tmp_path):
+    compared = [
+        {"what": "accuracy", "published": "0.865", "measured": {"A": 0.8712, "B": None}},
+        {"what": "recall", "published": "0.6", "measured": {"A": 0.5, "B": 0.25}},
+        {"what": "|r|", "published": "high", "measured": {"A": 0.9}},
+    ]
+    content = {
+        "title": "a title",
+        "quick": False,
+        "command": "tumble reproduce fig3 --out DIR",
+        "comparison": compared,
+        "files": ["fig3a.png", "fig3a.svg", "missing.png"],
+        "machine": {"torch": "2.6", "processor": "P"},
+        "measured_on": ["G"],
+        "seed": 3,
+        "settings": {"sweep": {"pixel_fraction": 0.25}},
+    }
+    for study, quick in (("fig3", False), ("fig4", True)):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "result.json").write_text(json.dumps({**content, "quick": quick}))
+    (tmp_path / "fig3" / "fig3a.png").touch()
+    text = generated_pages.reproduced(tmp_path, "here")
+    assert text.startswith("## Figure 3: a title\n")
+    assert "tumble reproduce fig3 --out paper\n" in text
+    # One table as long as the methods are the same.
+    assert "| accuracy | 0.865 | 0.871 |  |\n| recall | 0.6 | 0.5 | 0.25 |\n\n| what | published | A |" in text
+    assert "| \\|r\\| | high | 0.9 |" in text
+    assert re.findall(r"{image} (\S+)", text) == ["here/fig3/fig3a.png"]
+    assert "measured on G; PyTorch 2.6, seed 3." in text
+    assert "`pixel_fraction=0.25`" in text
+    assert "Figure 4" not in text
+    assert "No results" in generated_pages.reproduced(tmp_path / "none", "here")
 
 
 def test_extras_are_listed_with_what_they_are_for():
