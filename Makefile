@@ -50,9 +50,9 @@ lint: $(VENV)/.test
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
-# Two workers, one thread each: tests/conftest.py says which tests stay together.
+# Two workers, one thread each; the tests of a file share what they need.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Warnings are errors; the outputs of the tutorials are kept in docs/_build and made again where a tutorial changes.
 docs: $(VENV)/.docs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,23 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
 # First: `-m` and `-k` choose afterwards.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file's tests on one worker (``--dist loadgroup``), for what they share; files of slow tests first.
+    """Begin with the files of most slow tests, so that no worker is left with one when the others are done.
 
-    A file that begins last, when the other workers are done, should be a short one. A test that takes long and shares
-    nothing may go by itself: ``@pytest.mark.xdist_group("each")``.
+    The tests of a file stay on one worker (``--dist loadfile``), for what they share: models, servers, ports.
     """
-    groups: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        by_itself = item.get_closest_marker("xdist_group") is not None
-        name = item.nodeid if by_itself else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
-        groups[name].append(item)
-    in_order = sorted(groups.values(), key=_n_slow, reverse=True)
-    items[:] = [item for group in in_order for item in group]
-
-
-def _n_slow(group: list[pytest.Item]) -> int:
-    return sum(item.get_closest_marker("slow") is not None for item in group)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 # Of the module, so that it comes before the models that a module's tests share.

@@ -1,9 +1,7 @@
-"""What the documentation tells people to type is typed here, its notebooks are run, and its pages are built."""
+"""What the documentation tells people to type is typed here."""
 
-import ast
 import dataclasses
 import json
-import os
 import re
 import shlex
 import shutil
@@ -13,12 +11,11 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from helpers_docs import DOCS, ROOT, subprocess_environment
 from helpers_pipeline import make_library
-from nbclient import NotebookClient
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -32,9 +29,6 @@ from tumble.service.app import create_service
 from tumble.service.model import load_served_model
 from tumble.service.run import running_service
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 # The code of architecture.md is signatures, not examples; the README has a test of its own.
 PAGES = sorted(
     path
@@ -51,12 +45,6 @@ generated_pages = import_module("generated_pages")
 
 def blocks(text):
     return [(found[1], found[2]) for found in BLOCK.finditer(text)]
-
-
-def subprocess_environment():
-    """Two processes on two cores would only wait for each other's threads."""
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -273,63 +261,3 @@ def test_every_public_name_is_in_the_reference():
     public |= set(tumble.__all__) - {"__version__", "datasets", "errors"}
     # A name for a type of callable has no page of its own.
     assert public - named == {"ProgressCallback"}
-
-
-# --- tutorials ------------------------------------------------------------------------------------------------------
-
-
-def test_there_are_tutorials():
-    assert {path.stem for path in NOTEBOOKS} == {"cards", "gold", "own-images", "microscope", "limits"}
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_stored_without_output(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == []
-            assert cell.execution_count is None
-            ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.M))
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("each")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the kernel, on its connection
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("TUMBLE_QUICK", "1")
-    for name, value in subprocess_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = nbformat.read(path, as_version=4)
-    # By default a kernel has a minute to start, and outputs that come 4 s after a cell's end are lost: too little on a
-    # machine that is busy with other things. matplotlib says so on stderr if its cache of fonts takes it more than 5 s,
-    # so it is made here.
-    import_module("matplotlib.font_manager")
-    patience = {"timeout": 1200, "startup_timeout": 600, "iopub_timeout": 120}
-    client = NotebookClient(notebook, **patience, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    shown = [output.data for output in outputs if "data" in output]
-    assert any("image/png" in data for data in shown)
-    assert all("image/png" in data for data in shown if data.get("text/plain", "").startswith("<Figure"))
-    # A warning that a reader would see is one to mend.
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
-
-
-# --- the site -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("each")
-def test_the_site_builds_without_warnings(tmp_path):
-    environment = {**subprocess_environment(), "TUMBLE_DOCS_EXECUTE": "off"}
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
-    done = subprocess.run(
-        [*command, str(DOCS), str(tmp_path / "html")], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "html" / "tutorials" / "cards.html").read_text(encoding="utf-8")
-    assert "_notebooks/cards.ipynb" in page
-    assert (tmp_path / "html" / "_notebooks" / "cards.ipynb").exists()
