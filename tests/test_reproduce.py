@@ -388,6 +388,10 @@ def test_a_task_waits_for_its_model(tmp_path: Path) -> None:
     assert pool.first_ready([robustness], [fits[0]]) is robustness
 
 
+def test_a_study_without_fits_needs_no_processes(tmp_path: Path) -> None:
+    assert reproduce("fig2", tmp_path, sizes=TINY, device="cpu", jobs=2)["fig2"]["values"]
+
+
 def test_an_ended_process_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_work", _die)
     with pytest.raises(TumbleError, match=r"its process was ended \(exit code 7\)"):

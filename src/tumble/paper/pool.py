@@ -71,7 +71,7 @@ def prepare(lab: Lab, studies: Mapping[str, Study], jobs: int) -> None:
     """
     waiting = tasks_for(lab, studies)
     total, done = len(waiting), 0
-    if jobs == 1:
+    if jobs == 1 or not waiting:
         for i, task in enumerate(waiting):
             lab.tell(task.title, i, total)
             task.run(lab, studies)
@@ -82,8 +82,7 @@ def prepare(lab: Lab, studies: Mapping[str, Study], jobs: int) -> None:
                 running = [other.task for other in workers if other.task is not None]
                 if worker.task is None and (task := first_ready(waiting, running)) is not None:
                     waiting.remove(task)
-                    worker.task, worker.began = task, time.monotonic()
-                    worker.line.send((task, list(studies)))
+                    _send(worker, task, list(studies))
             for worker in _answering(workers):
                 title, seconds = _title(worker), time.monotonic() - worker.began
                 epoch = _receive(worker)
@@ -115,6 +114,14 @@ def _answering(workers: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.line in ready]
 
 
+def _send(worker: _Worker, task: Task, names: list[str]) -> None:
+    worker.task, worker.began = task, time.monotonic()
+    try:
+        worker.line.send((task, names))
+    except OSError as error:
+        raise _ended(worker) from error
+
+
 def _title(worker: _Worker) -> str:
     return "" if worker.task is None else worker.task.title
 
@@ -123,18 +130,22 @@ def _receive(worker: _Worker) -> str | None:
     """Hear from a worker: at which epoch it is, or None when its task is done."""
     try:
         news = worker.line.recv()
-    except EOFError as error:
-        worker.process.join()
-        code = worker.process.exitcode
-        raise TumbleError(
-            f"{_title(worker)}: its process was ended (exit code {code}), perhaps for want of memory. "
-            "Give fewer --jobs; what is complete is kept."
-        ) from error
+    except (EOFError, OSError) as error:
+        raise _ended(worker) from error
     if isinstance(news, Exception):
         raise news
     if news is None:
         worker.task = None
     return news
+
+
+def _ended(worker: _Worker) -> TumbleError:
+    worker.process.join()
+    code = worker.process.exitcode
+    return TumbleError(
+        f"{_title(worker)}: its process was ended (exit code {code}), perhaps for want of memory. "
+        "Give fewer --jobs; what is complete is kept."
+    )
 
 
 # The workers
