@@ -165,6 +165,11 @@ def plausible_classes(probabilities: Tensor, floor: float, most: int | None = No
     >>> rows.tolist(), classes.tolist()
     ([0, 1, 1], [0, 0, 1])
     """
+    if floor <= 0 and (most is None or most >= probabilities.shape[1]):
+        # All of them, without asking a GPU how many there are.
+        n, k = probabilities.shape
+        every = torch.arange(n * k, device=probabilities.device)
+        return every // k, every % k
     keep = probabilities >= floor
     if most is not None and most < keep.shape[1]:
         keep &= torch.zeros_like(keep).scatter(1, probabilities.topk(most, dim=1).indices, True)
