@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import paper as benchmark
+from torch import Tensor
 from torch.distributions import ContinuousBernoulli, Normal
 
 from tumble.fit import EpochReport, fit_ssrvae
@@ -26,7 +27,6 @@ from tumble.model.streamed import PixelDensity
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
 
 FULL_TURN = 2 * math.pi
 DENSITIES = [PixelDensity("bernoulli"), PixelDensity("continuous_bernoulli"), PixelDensity("gaussian", 0.3)]
@@ -370,3 +370,20 @@ def test_the_published_method_learns() -> None:
     with torch.no_grad():
         predicted = fitted.model.classify(torch.from_numpy(test.x)).argmax(1).numpy()
     assert np.mean(predicted == test.y) > 0.4  # chance is 0.25
+
+
+def test_a_step_waits_for_its_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number that is read from a GPU makes the CPU wait for it; with several processes on one, for all of them."""
+    model = published()
+    batch = Batch(images(3, (9, 9)), torch.tensor([0, 1, 2]), images(5, (9, 9)))
+    asked: list[str] = []
+    for name in ("item", "tolist", "nonzero", "__float__", "__int__", "__bool__"):
+        plain = getattr(Tensor, name)
+
+        def noted(tensor: Tensor, *given: Any, plain: Any = plain, name: str = name, **named: Any) -> Any:
+            asked.append(name)
+            return plain(tensor, *given, **named)
+
+        monkeypatch.setattr(Tensor, name, noted)
+    paper_loss(model, batch, kl_weight=1, classification_weight=30)[0].backward()
+    assert asked == ["tolist"]

@@ -53,7 +53,10 @@ def pose_prior_for(model: SSRVAE, like: Tensor) -> PosePrior:
     """Build the prior of objects about whose pose nothing is known; broadcasts over the rows of `like`."""
     zero = like.new_zeros(1, 1)
     config = model.config
-    return PosePrior(Normal(zero, zero + config.shift_unit_px), Normal(zero, zero + config.scale_prior))
+    unchecked = {"validate_args": False}  # a check of values would wait for a GPU
+    return PosePrior(
+        Normal(zero, zero + config.shift_unit_px, **unchecked), Normal(zero, zero + config.scale_prior, **unchecked)
+    )
 
 
 @dataclass(frozen=True)
