@@ -344,22 +344,24 @@ def test_processes_side_by_side_give_what_one_gives(
     asked: dict[str, Any] = {"sizes": TINY, "device": "cpu", "methods": ["paper-ss-vae", "ss-rvae", "tree"]}
     told: list[tuple[int, int]] = []
     nothing = reproduce(
-        "all", tmp_path, jobs=2, draw_figures=False, progress=lambda _, done, total: told.append((done, total)), **asked
+        "fig4",
+        tmp_path,
+        jobs=2,
+        draw_figures=False,
+        progress=lambda _, done, total: told.append((done, total)),
+        **asked,
     )
     assert nothing == {}
     assert sorted({done for done, _ in told} - {0}) == list(range(1, told[-1][1] + 1))
     assert not list(tmp_path.glob("*/result.json"))
     # What is left to do is to draw.
     epochs: list[EpochReport] = []
-    beside = reproduce("all", tmp_path, callback=epochs.append, **asked)
+    beside = reproduce("fig4", tmp_path, callback=epochs.append, **asked)
     assert not epochs
-    compared = 0
-    for study in ("fig3", "fig4", "labels"):
-        for method in asked["methods"]:
-            found = _of_method(beside[study]["values"], method)
-            assert found == _of_method(alone[study]["values"], method)
-            compared += len(found)
-    assert compared > 20
+    for method in asked["methods"]:
+        found = _of_method(beside["fig4"]["values"], method)
+        assert len(found) >= 5
+        assert found == _of_method(alone["fig4"]["values"], method)
 
 
 def _of_method(values: Any, method: str) -> list[Any]:
