@@ -52,8 +52,9 @@ lint: $(VENV)/.test
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
+# Two workers, one thread each; the tests of a file share what they need.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Warnings are errors; the outputs of the tutorials are kept in docs/_build and made again where a tutorial changes.
 docs: $(VENV)/.docs

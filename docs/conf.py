@@ -5,6 +5,7 @@ TUMBLE_DOCS_EXECUTE=off renders the tutorials without running them.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "_ext"))
 
 import generated_pages  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 import tumble  # noqa: E402
 
@@ -49,6 +51,9 @@ _quick = os.environ.get("TUMBLE_QUICK") == "1"
 nb_execution_mode = "off" if os.environ.get("TUMBLE_DOCS_EXECUTE") == "off" else "cache"
 nb_execution_cache_path = str(HERE / "_build" / ("jupyter_cache_quick" if _quick else "jupyter_cache"))
 nb_execution_timeout = 1800
+# Not among the settings of myst_nb: on a busy machine a kernel takes more than a minute to start, and outputs more than
+# 4 s after the end of their cell to come; they would be lost.
+NotebookClient.__init__ = functools.partialmethod(NotebookClient.__init__, startup_timeout=600, iopub_timeout=120)
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True

@@ -172,3 +172,18 @@ def test_without_classes_novelty_is_the_distance_from_the_training_images():
     model = RVAE(max_epochs=1, random_state=0).fit(X)
     noise = np.random.default_rng(0).random((5, 48, 48)).astype(np.float32)
     assert model.novelty(noise).min() > np.median(model.novelty(X))
+
+
+def test_the_score_of_novelty_can_be_left_out(tmp_path):
+    X, y = np.random.default_rng(0).random((24, 16, 16), dtype=np.float32), np.array([0, 1, *[-1] * 22])
+    settings = {"max_epochs": 1, "batch_size": 8, "labelled_batch_size": 4, "hidden": 8, "random_state": 0}
+    with_score, without = (
+        SSRVAEClassifier(novelty_score=wanted, encoder_channels=(4,), **settings).fit(X, y) for wanted in (True, False)
+    )
+    # It follows the training: nothing else changes.
+    np.testing.assert_array_equal(with_score.predict_proba(X), without.predict_proba(X))
+    without.save(tmp_path / "model")
+    for model in (without, SSRVAEClassifier.load(tmp_path / "model")):
+        for ask in (model.novelty, lambda X, model=model: model.predict(X, reject=0.1)):
+            with pytest.raises(ConfigError, match="fit it again with novelty_score=True"):
+                ask(X)

@@ -1,9 +1,7 @@
-"""What the documentation tells people to type is typed here, its notebooks are run, and its pages are built."""
+"""What the documentation tells people to type is typed here."""
 
-import ast
 import dataclasses
 import json
-import os
 import re
 import shlex
 import shutil
@@ -13,12 +11,11 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from helpers_docs import DOCS, ROOT, subprocess_environment
 from helpers_pipeline import make_library
-from nbclient import NotebookClient
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -32,9 +29,6 @@ from tumble.service.app import create_service
 from tumble.service.model import load_served_model
 from tumble.service.run import running_service
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 # The code of architecture.md is signatures, not examples; the README has a test of its own.
 PAGES = sorted(
     path
@@ -51,12 +45,6 @@ generated_pages = import_module("generated_pages")
 
 def blocks(text):
     return [(found[1], found[2]) for found in BLOCK.finditer(text)]
-
-
-def subprocess_environment():
-    """Two processes on two cores would only wait for each other's threads."""
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -203,6 +191,7 @@ def test_benchmark_tables_give_mean_and_range_and_where_they_come_from(tmp_path)
     (tmp_path / "other.json").write_text("[1, 2]")
     text = generated_pages.benchmarks(tmp_path, tmp_path)
     assert text.startswith("## Some name\n")
+    assert generated_pages.heading("mnist") == "MNIST"
     assert "| a\\|b | 0.600<br>(0.500 – 0.700) | x: 0.600 |  | 2 |" in text
     assert "| c |  |  | 1,234 | 1 |" in text
     assert "P (2 threads), on 2026-01-02; 2 of 3 rows carry no date; seeds 0, 1." in text
@@ -217,7 +206,41 @@ def test_the_stored_results_are_all_shown():
     text = generated_pages.benchmarks(DOCS / "results", ROOT / "benchmarks")
     for path in (DOCS / "results").glob("*.json"):
         if "rows" in json.loads(path.read_text(encoding="utf-8")):
-            assert f"## {path.stem.replace('_', ' ').capitalize()}\n" in text
+            assert f"## {generated_pages.heading(path.stem)}\n" in text
+
+
+def test_recomputed_figures_stand_beside_the_published_values(tmp_path):
+    compared = [
+        {"what": "accuracy", "published": "0.865", "measured": {"A": 0.8712, "B": None}},
+        {"what": "recall", "published": "0.6", "measured": {"A": 0.5, "B": 0.25}},
+        {"what": "|r|", "published": "high", "measured": {"A": 0.9}},
+    ]
+    content = {
+        "title": "a title",
+        "quick": False,
+        "command": "tumble reproduce fig3 --out DIR",
+        "comparison": compared,
+        "files": ["fig3a.png", "fig3a.svg", "missing.png"],
+        "machine": {"torch": "2.6", "processor": "P"},
+        "measured_on": ["G"],
+        "seed": 3,
+        "settings": {"sweep": {"pixel_fraction": 0.25}},
+    }
+    for study, quick in (("fig3", False), ("fig4", True)):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "result.json").write_text(json.dumps({**content, "quick": quick}))
+    (tmp_path / "fig3" / "fig3a.png").touch()
+    text = generated_pages.reproduced(tmp_path, "here")
+    assert text.startswith("## Figure 3: a title\n")
+    assert "tumble reproduce fig3 --out paper\n" in text
+    # One table as long as the methods are the same.
+    assert "| accuracy | 0.865 | 0.871 |  |\n| recall | 0.6 | 0.5 | 0.25 |\n\n| what | published | A |" in text
+    assert "| \\|r\\| | high | 0.9 |" in text
+    assert re.findall(r"{image} (\S+)", text) == ["here/fig3/fig3a.png"]
+    assert "measured on G; PyTorch 2.6, seed 3." in text
+    assert "`pixel_fraction=0.25`" in text
+    assert "Figure 4" not in text
+    assert "No results" in generated_pages.reproduced(tmp_path / "none", "here")
 
 
 def test_extras_are_listed_with_what_they_are_for():
@@ -238,56 +261,3 @@ def test_every_public_name_is_in_the_reference():
     public |= set(tumble.__all__) - {"__version__", "datasets", "errors"}
     # A name for a type of callable has no page of its own.
     assert public - named == {"ProgressCallback"}
-
-
-# --- tutorials ------------------------------------------------------------------------------------------------------
-
-
-def test_there_are_tutorials():
-    assert {path.stem for path in NOTEBOOKS} == {"cards", "gold", "own-images", "microscope", "limits"}
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_stored_without_output(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == []
-            assert cell.execution_count is None
-            ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.M))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the kernel, on its connection
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_in_the_quick_setting(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("TUMBLE_QUICK", "1")
-    for name, value in subprocess_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    shown = [output.data for output in outputs if "data" in output]
-    assert any("image/png" in data for data in shown)
-    assert all("image/png" in data for data in shown if data.get("text/plain", "").startswith("<Figure"))
-    # A warning that a reader would see is one to mend.
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
-
-
-# --- the site -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_site_builds_without_warnings(tmp_path):
-    environment = {**subprocess_environment(), "TUMBLE_DOCS_EXECUTE": "off"}
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
-    done = subprocess.run(
-        [*command, str(DOCS), str(tmp_path / "html")], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "html" / "tutorials" / "cards.html").read_text(encoding="utf-8")
-    assert "_notebooks/cards.ipynb" in page
-    assert (tmp_path / "html" / "_notebooks" / "cards.ipynb").exists()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import paper as benchmark
+from torch import Tensor
 from torch.distributions import ContinuousBernoulli, Normal
 
 from tumble.fit import EpochReport, fit_ssrvae
@@ -26,7 +27,6 @@ from tumble.model.streamed import PixelDensity
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
 
 FULL_TURN = 2 * math.pi
 DENSITIES = [PixelDensity("bernoulli"), PixelDensity("continuous_bernoulli"), PixelDensity("gaussian", 0.3)]
@@ -124,10 +124,14 @@ def test_pixel_densities_against_torch(density: PixelDensity) -> None:
     torch.testing.assert_close(density.slope(raw.detach(), x), slope)
 
 
+@pytest.mark.parametrize("uncut", [("cpu",), ()], ids=["cpu", "elsewhere"])
 @pytest.mark.parametrize("block", [5, 48, 100, 10**6])
 @pytest.mark.parametrize("density", DENSITIES, ids=lambda d: d.likelihood)
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, density: PixelDensity, block: int) -> None:
+def test_blocks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, density: PixelDensity, block: int, uncut: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(streamed, "_BLOCK", {"cpu": block})
+    monkeypatch.setattr(streamed, "_UNCUT", uncut)
     net, x = decoder((6, 8), channels=2), images(4, (6, 8), channels=2)
     z, y, affine = draws(7)
     rows = torch.tensor([0, 0, 1, 3, 3, 3, 2])
@@ -366,3 +370,20 @@ def test_the_published_method_learns() -> None:
     with torch.no_grad():
         predicted = fitted.model.classify(torch.from_numpy(test.x)).argmax(1).numpy()
     assert np.mean(predicted == test.y) > 0.4  # chance is 0.25
+
+
+def test_a_step_waits_for_its_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number that is read from a GPU makes the CPU wait for it; with several processes on one, for all of them."""
+    model = published()
+    batch = Batch(images(3, (9, 9)), torch.tensor([0, 1, 2]), images(5, (9, 9)))
+    asked: list[str] = []
+    for name in ("item", "tolist", "nonzero", "__float__", "__int__", "__bool__"):
+        plain = getattr(Tensor, name)
+
+        def noted(tensor: Tensor, *given: Any, plain: Any = plain, name: str = name, **named: Any) -> Any:
+            asked.append(name)
+            return plain(tensor, *given, **named)
+
+        monkeypatch.setattr(Tensor, name, noted)
+    paper_loss(model, batch, kl_weight=1, classification_weight=30)[0].backward()
+    assert asked == ["tolist"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +17,8 @@ from typer.testing import CliRunner
 
 from tumble.cli import app
 from tumble.datasets import make_cards
-from tumble.errors import ConfigError
-from tumble.paper import draw, fig2, fig4, fig5, films, sweeps
+from tumble.errors import ConfigError, TumbleError
+from tumble.paper import draw, fig2, fig4, fig5, films, pool, sweeps
 from tumble.paper import run as paper_run
 from tumble.paper.data import Agglomerates, Cards, Gold, cards_test
 from tumble.paper.lab import Lab
@@ -25,6 +28,7 @@ from tumble.paper.outcome import Comparison
 from tumble.paper.run import STUDIES, reproduce
 from tumble.paper.sizes import FULL, QUICK
 from tumble.paper.snapshots import Snapshot
+from tumble.paper.tasks import FitTask, tasks_for
 
 if TYPE_CHECKING:
     from tumble.fit import EpochReport
@@ -112,6 +116,8 @@ def test_full_sizes_are_the_published_ones() -> None:
     assert FULL.agglomerates == (304, 93, 49, 31)
     assert len(FULL.grid_angles_deg) == len(FULL.grid_shears_deg) == 16
     assert FULL.paper == FULL.default == {}
+    # Only what most figures do not share may cost less.
+    assert FULL.sweep == {"pixel_fraction": 0.25}
 
 
 # Methods
@@ -121,6 +127,9 @@ def test_published_method_is_left_as_it_is() -> None:
     chosen = parameters(Fit("paper-ss-rvae", CARDS), FULL)
     assert chosen == {"method": "paper", "invariances": ["rotation", "translation"]}
     assert parameters(Fit("paper-ss-vae", CARDS), FULL)["invariances"] == []
+    assert parameters(Fit("paper-ss-rvae", CARDS, swept=True), FULL) == {**chosen, "pixel_fraction": 0.25}
+    assert "pixel_fraction" not in parameters(Fit("paper-ss-vae", CARDS, swept=True), FULL)
+    assert "pixel_fraction" not in parameters(Fit("ss-rvae", CARDS, swept=True), FULL)
 
 
 def test_steps_are_those_of_the_fit() -> None:
@@ -253,18 +262,20 @@ def test_a_measurement_is_made_once(tmp_path: Path) -> None:
     assert len(calls) == 1
     first.cell({"a": [1, 3]}, work)
     assert len(calls) == 2
-    forced = lab(tmp_path, force=True)
+    forced = lab(tmp_path, since=time.time() + 60)
     forced.cell({"a": [1, 2]}, work)
     forced.cell({"a": [1, 2]}, work)
     assert len(calls) == 3
 
 
 def test_damaged_measurements_are_named_and_left(tmp_path: Path) -> None:
-    path = tmp_path / "cells.json"
-    path.write_text("{")
-    with pytest.raises(ConfigError, match=r"cells\.json: is damaged"):
-        lab(tmp_path)
-    assert path.read_text() == "{"
+    lab(tmp_path).cell({"a": 1}, lambda: 0.5)
+    (path,) = tmp_path.glob("cells/*.json")
+    for damaged in ("{", "[]", '{"value": 0.5}'):
+        path.write_text(damaged)
+        with pytest.raises(ConfigError, match=rf"{path.name}: is damaged"):
+            lab(tmp_path).cell({"a": 1}, lambda: 0.5)
+        assert path.read_text() == damaged
 
 
 def test_a_model_is_trained_once_and_again_if_damaged(tmp_path: Path) -> None:
@@ -321,6 +332,80 @@ def test_snapshots_agree_with_the_model(tmp_path: Path) -> None:
     assert last.z == pytest.approx(model.transform(split.X_test[:16]), abs=1e-5)
     assert last.accuracy == pytest.approx(model.score(split.X_test[:16], split.y_test[:16]))
     assert last.manifold.shape == (4, 2, 2, 48, 48)
+
+
+# Several processes
+
+
+def test_processes_side_by_side_give_what_one_gives(
+    everything: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    _, alone = everything
+    asked: dict[str, Any] = {"sizes": TINY, "device": "cpu", "methods": ["paper-ss-vae", "ss-rvae", "tree"]}
+    told: list[tuple[int, int]] = []
+    nothing = reproduce(
+        "fig4",
+        tmp_path,
+        jobs=2,
+        draw_figures=False,
+        progress=lambda _, done, total: told.append((done, total)),
+        **asked,
+    )
+    assert nothing == {}
+    assert sorted({done for done, _ in told} - {0}) == list(range(1, told[-1][1] + 1))
+    assert not list(tmp_path.glob("*/result.json"))
+    # What is left to do is to draw.
+    epochs: list[EpochReport] = []
+    beside = reproduce("fig4", tmp_path, callback=epochs.append, **asked)
+    assert not epochs
+    for method in asked["methods"]:
+        found = _of_method(beside["fig4"]["values"], method)
+        assert len(found) >= 5
+        assert found == _of_method(alone["fig4"]["values"], method)
+
+
+def _of_method(values: Any, method: str) -> list[Any]:
+    """All numbers of a method, in their order, but for seconds."""
+    found: list[Any] = []
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if name.split(",")[0] == method:
+            found.append({k: v for k, v in value.items() if k != "fit_seconds"} if isinstance(value, dict) else value)
+        else:
+            found += _of_method(value, method)
+    return found
+
+
+def test_a_task_waits_for_its_model(tmp_path: Path) -> None:
+    tasks = tasks_for(lab(tmp_path), STUDIES)
+    fits = [task for task in tasks if isinstance(task, FitTask)]
+    assert len({task.fit for task in fits}) == len(fits)
+    # The models that most figures share are first, the published one before all.
+    assert [task.fit.filmed for task in fits[:4]] == [True] * 4
+    assert fits[0].fit.method == "paper-ss-rvae"
+    (robustness,) = (task for task in tasks if task.title == "fig4 of ss-rVAE of tumble")
+    needed = FitTask(sweeps.main_fit(lab(tmp_path), "ss-rvae"))
+    assert pool.first_ready([robustness, fits[0]], [needed]) is fits[0]
+    assert pool.first_ready([robustness, needed], []) is needed
+    assert pool.first_ready([robustness], [needed]) is None
+    assert pool.first_ready([robustness], [fits[0]]) is robustness
+
+
+def test_a_study_without_fits_needs_no_processes(tmp_path: Path) -> None:
+    assert reproduce("fig2", tmp_path, sizes=TINY, device="cpu", jobs=2)["fig2"]["values"]
+
+
+def test_an_ended_process_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_work", _die)
+    with pytest.raises(TumbleError, match=r"its process was ended \(exit code 7\)"):
+        reproduce("s2", tmp_path, sizes=TINY, device="cpu", methods=["tree", "forest"], jobs=2)
+    assert not multiprocessing.active_children()
+    monkeypatch.undo()
+    assert reproduce("s2", tmp_path, sizes=TINY, device="cpu", methods=["tree"])["s2"]["values"]
+
+
+def _die(line: Any, order: Any) -> None:
+    line.recv()
+    os._exit(7)
 
 
 # Whole studies

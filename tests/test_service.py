@@ -412,7 +412,8 @@ def test_requests_that_have_arrived_are_answered_before_the_end():
     with running_service(app) as url:
         thread = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/classify", **upload(npy(crops(2))))))
         thread.start()
-        time.sleep(0.25)
+        while not answers and not httpx.get(f"{url}/health").json()["waiting"]:
+            time.sleep(0.02)
     thread.join(20)
     assert [answer.status_code for answer in answers] == [200]
 

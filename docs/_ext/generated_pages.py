@@ -1,7 +1,7 @@
 """Pages that are made of the package and its results when the documentation is built.
 
-`write` makes ``command-line.md`` of the Typer app, ``benchmarks.md`` of ``docs/results/*.json`` and ``extras.md`` of
-``pyproject.toml``.
+`write` makes ``command-line.md`` of the Typer app, ``benchmarks.md`` of ``docs/results/*.json``, ``extras.md`` of
+``pyproject.toml`` and ``paper-figures.md`` of ``docs/results/reproduce``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import tomllib
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from reproduced_page import reproduced
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,6 +22,15 @@ Row = dict[str, Any]
 
 #: Keys of a row that describe the run and not the case.
 _OF_THE_RUN = ("seed", "measured", "environment", "seconds_total")
+
+#: Where the name of the file, with spaces, would not do.
+_HEADINGS = {
+    "faults_kill": "Processes killed at random",
+    "label_next": "What to label next",
+    "mnist": "MNIST",
+    "nanogold": "Gold nanoparticles",
+    "paper": "The published method",
+}
 
 _FOR_DEVELOPERS = ("test", "docs")
 _EXTRAS = {
@@ -39,6 +50,7 @@ def write(folder: Path, root: Path) -> None:
     pages = {
         "command-line.md": command_line(),
         "benchmarks.md": benchmarks(root / "docs" / "results", root / "benchmarks"),
+        "paper-figures.md": reproduced(root / "docs" / "results" / "reproduce", "results/reproduce"),
         "extras.md": extras(root / "pyproject.toml"),
     }
     for name, text in pages.items():
@@ -96,9 +108,14 @@ def benchmarks(results: Path, modules: Path) -> str:
     return "\n".join(sections) if sections else "No results are stored in `docs/results/`.\n"
 
 
+def heading(name: str) -> str:
+    """Give the heading for a file of results."""
+    return _HEADINGS.get(name, name.replace("_", " ").capitalize())
+
+
 def _section(name: str, content: dict[str, Any], modules: Path) -> str:
     rows = content["rows"]
-    lines = [f"## {name.replace('_', ' ').capitalize()}", ""]
+    lines = [f"## {heading(name)}", ""]
     module = modules / f"{name}.py"
     if module.exists():
         docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""

@@ -8,7 +8,6 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import imagecodecs
 import numpy as np
 
 from tumble.colours import MISSING_COLOUR
@@ -63,6 +62,8 @@ def png_uri(image: npt.NDArray[Any]) -> str:
     str
         For the ``src`` of an ``<img>``.
     """
+    import imagecodecs  # only those who look at images need it, estimators do not
+
     encoded = imagecodecs.png_encode(np.ascontiguousarray(image))
     return f"data:image/png;base64,{base64.b64encode(encoded).decode('ascii')}"
 

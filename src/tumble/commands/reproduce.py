@@ -33,6 +33,12 @@ def reproduce(
     ] = None,
     device: Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, ...")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Train and measure anew what is kept.")] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that train and measure side by side, also on one GPU.")
+    ] = 1,
+    no_figures: Annotated[
+        bool, typer.Option("--no-figures", help="Train and measure what figures need, and keep it; draw nothing.")
+    ] = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Recompute a figure or table of the paper, for its method, the default one and baselines.
@@ -59,6 +65,8 @@ def reproduce(
             methods=methods or None,
             device=device,
             force=force,
+            jobs=jobs,
+            draw_figures=not no_figures,
             progress=display.advance,
             callback=display.epoch,
             announce=None if quick or quiet else announce,
@@ -68,4 +76,7 @@ def reproduce(
         for compared in content["comparison"]:
             result(f"  {compared['line']}")
         result(f"  {out / study}: {', '.join([*content['files'], 'result.json'])}")
+    if no_figures:
+        note(f"Trained and measured; kept in {out / 'cache'}. Next: the same without --no-figures.")
+        return
     note("Next: open the PNG files; result.json has every number.")

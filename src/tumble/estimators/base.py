@@ -321,12 +321,12 @@ class ImageModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Raises
         ------
         ConfigError
-            If the model was saved by a version that had no such score.
+            If the model has no such score: it was fitted with ``novelty_score=False``, or by a version without.
         """
         self._check_fitted()
         head = self.model_.novelty
         if head is None:
-            raise ConfigError("novelty: this model was saved without a score of novelty; fit it again to get one.")
+            raise ConfigError("novelty: this model has no such score; fit it again with novelty_score=True to get one.")
         return stacked(head(self.model_.evidence(x)) for x in self._batches(X))
 
     def _params(self) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class RVAE(ImageModel):
         Channels per stage of the convolutional encoder.
     hidden : int, default=128
         Width of the dense layers.
+    novelty_score : bool, default=True
+        Whether to learn, after the training, what `novelty` needs; it takes some seconds.
     compile : bool, default=False
         Whether to compile the networks with :func:`torch.compile`.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -126,6 +128,7 @@ class RVAE(ImageModel):
         pose_weight: float = 1.0,
         encoder_channels: tuple[int, ...] = (32, 64),
         hidden: int = 128,
+        novelty_score: bool = True,
         compile: bool = False,
         precision: str = "float32",
         device: str = "auto",
@@ -154,6 +157,7 @@ class RVAE(ImageModel):
         self.pose_weight = pose_weight
         self.encoder_channels = encoder_channels
         self.hidden = hidden
+        self.novelty_score = novelty_score
         self.compile = compile
         self.precision = precision
         self.device = device

@@ -68,6 +68,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight", "degradation"), (0, math.inf, False)),
     **dict.fromkeys(("pseudo_label_weight", "generative_weight", "pose_weight"), (0, math.inf, False)),
     "sigma": (1e-6, math.inf, False),
+    "pixel_fraction": (1e-6, 1, False),
     "rotation_range_rad": (0, math.pi + 1e-6, False),
     "pseudo_label_threshold": (0, 1, False),
 }
@@ -162,7 +163,7 @@ def objective(params: Mapping[str, Any]) -> Objective | None:
 
 def _paper_config(params: Mapping[str, Any]) -> PaperConfig:
     chosen = {name: params[name] for name in ("max_epochs", "batch_size", "learning_rate") if params[name] is not None}
-    return PaperConfig(**chosen)
+    return PaperConfig(**chosen, pixel_fraction=params.get("pixel_fraction", 1.0))
 
 
 def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
@@ -185,11 +186,13 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         chosen["threshold"] = params["pseudo_label_threshold"]
     if params["method"] == "paper":
         # The disorder plays no part in the published training, but in the score of novelty that follows it.
-        return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder)
+        novelty = params["novelty_score"]
+        return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder, novelty=novelty)
     return FitConfig(
         disorder=disorder,
         # Without labels there is one object of known orientation, see tumble.fit.reference.
         aligned=params.get("labelled_orientation", "aligned") == "aligned",
+        novelty=params["novelty_score"],
         learn_class_prior=isinstance(params.get("class_prior"), str),
         **chosen,
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["Batch", "TrainingData", "as_images", "iterate_batches"]
+__all__ = ["Batch", "TrainingData", "as_images", "iterate_batches", "read_numbers", "to_device"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,26 @@ def as_images(x: npt.NDArray[Any], device: torch.device) -> Tensor:
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     # Tensors must not lie on memory that cannot be written; anything else is copied only where it has to be.
     own = np.array(x, dtype=kind, order="C", copy=None if x.flags.writeable else True)
-    tensor = torch.from_numpy(own).to(device)
+    tensor = to_device(torch.from_numpy(own), device)
     return tensor.float().div_(255) if kind is np.uint8 else tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to where it is needed, without waiting for a GPU to be done with what it was given before."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def read_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Give the values of tensors of shape () and one kind in one transfer: for each the CPU would wait for a GPU.
+
+    Examples
+    --------
+    >>> read_numbers({"a": torch.tensor(1.5), "b": torch.tensor(2.0)})
+    {'a': 1.5, 'b': 2.0}
+    """
+    return dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True))
 
 
 def iterate_batches(
@@ -95,7 +113,7 @@ def iterate_batches(
         picks = _labelled_rows(members, labelled_batch_size, rng)
         yield Batch(
             as_images(data.x[picks], device),
-            torch.from_numpy(data.y[picks]).to(device),
+            to_device(torch.from_numpy(data.y[picks]), device),
             as_images(data.x[rows], device),
         )
 

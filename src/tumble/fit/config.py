@@ -86,6 +86,8 @@ class FitConfig:
     calibrate : bool
         Whether part of the labels is held out to calibrate the probabilities, where there are many
         (see :func:`tumble.fit.confidence.hold_out_labels`).
+    novelty : bool
+        Whether a score of novelty is learned after the training (see :func:`tumble.fit.confidence.fit_novelty`).
     compile : bool
         Whether the networks are compiled with :func:`torch.compile`.
     precision : {"float32", "bfloat16"}
@@ -112,6 +114,7 @@ class FitConfig:
     pose_weight: float = 1.0
     learn_class_prior: bool = False
     calibrate: bool = True
+    novelty: bool = True
     compile: bool = False
     precision: str = "float32"
 

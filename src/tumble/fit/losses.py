@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tumble.fit.augment import degrade, disturb_geometry, disturb_intensity, mirror
+from tumble.fit.batches import read_numbers
 from tumble.model import objectives
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def training_loss(
             model.move_prior(views.teacher_p.mean(dim=0), _PRIOR_RATE)
     generative, pose, more = _generative_losses(model, batch, views, logits_u, settings, kl_weight, generator)
     loss = class_loss + settings.generative_weight * generative + settings.pose_weight * pose
-    return loss, {"loss": loss.item(), **parts, "consistency_pose": pose.item(), **more}
+    return loss, read_numbers({"loss": loss, **parts, "consistency_pose": pose, **more})
 
 
 def _n_drawn(settings: FitConfig, n_unlabelled: int) -> int:
@@ -157,7 +158,7 @@ def _n_drawn(settings: FitConfig, n_unlabelled: int) -> int:
 
 def _class_losses(
     model: SSRVAE, batch: Batch, views: _Views, settings: FitConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor, dict[str, float]]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Weighted loss of the classifier, logits of the undisturbed images that are drawn, and parts for the record."""
     n_labelled, n_unlabelled = len(batch.y), len(views.disturbed)
     # One pass of the classifier over all views: batch normalisation then sees the mixture it will meet later.
@@ -171,9 +172,9 @@ def _class_losses(
     pseudo = objectives.pseudo_label_loss(logits_d, views.teacher_p, threshold=settings.threshold).mean()
     loss = settings.classification_weight * classification + settings.pseudo_label_weight * pseudo
     parts = {
-        "classification": classification.item(),
-        "consistency_class": pseudo.item(),
-        "pseudo_labelled": (views.teacher_p.amax(dim=1) >= settings.threshold).float().mean().item(),
+        "classification": classification,
+        "consistency_class": pseudo,
+        "pseudo_labelled": (views.teacher_p.amax(dim=1) >= settings.threshold).to(loss.dtype).mean(),
     }
     return loss, logits_u, parts
 
@@ -186,7 +187,7 @@ def _generative_losses(
     settings: FitConfig,
     kl_weight: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, dict[str, float]]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Negative bounds per pixel, pose terms, and their parts for the record."""
     n_l = max(1, round(settings.generative_share * len(batch.y))) if len(batch.y) else 0
     n_u = len(logits_u)
@@ -206,7 +207,7 @@ def _generative_losses(
         **shared,
     )
     bound = bounds_u.mean() / n_pixels
-    parts = {"elbo_unlabelled": bound.item()}
+    parts = {"elbo_unlabelled": bound}
     pseudo_y = views.teacher_p[:n_u].argmax(dim=1)
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
     pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
@@ -218,8 +219,8 @@ def _generative_losses(
         terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)
         bound_l = terms.bound(kl_weight).mean() / n_pixels
         bound = bound + bound_l
-        parts["elbo_labelled"] = bound_l.item()
+        parts["elbo_labelled"] = bound_l
         if settings.aligned:
             pose = pose + objectives.pose_surprise(model, posterior_l, views.labelled_pose.rows(n_l)).mean()
-    parts |= {"kl_z": terms.kl_z.mean().item(), "kl_pose": terms.kl_pose.mean().item()}
+    parts |= {"kl_z": terms.kl_z.mean(), "kl_pose": terms.kl_pose.mean()}
     return -bound, pose, parts

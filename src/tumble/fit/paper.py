@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumble.fit.batches import Batch, as_images
+from tumble.fit.batches import Batch, as_images, read_numbers, to_device
 from tumble.fit.config import FitConfig
 from tumble.model import objectives
 from tumble.model.angles import NormalAngle
@@ -216,7 +216,7 @@ def paper_batches(
             for i, chunk in enumerate(chunks_u)
         ]
     for rows_l, rows_u in pairs:
-        y = torch.from_numpy(data.y[rows_l]).to(device)
+        y = to_device(torch.from_numpy(data.y[rows_l]), device)
         yield Batch(as_images(data.x[rows_l], device), y, as_images(data.x[rows_u], device))
 
 
@@ -292,13 +292,13 @@ def _parts(
 ) -> dict[str, float]:
     """Parts of the loss for the record, under the names that the default method uses."""
     n_pairs, n_u, n_l = counts
-    parts = {"loss": loss.item() / (n_u + n_l), "kl": kl.mean().item()}
+    sums, counts_of = {"loss": loss, "kl": kl.mean()}, {"loss": n_u + n_l, "kl": 1}
     if n_u:
-        parts["elbo_unlabelled"] = values[:n_pairs].sum().item() / (n_u * n_pixels)
+        sums["elbo_unlabelled"], counts_of["elbo_unlabelled"] = values[:n_pairs].sum(), n_u * n_pixels
     if n_l:
-        parts["elbo_labelled"] = values[n_pairs:].sum().item() / (n_l * n_pixels)
-        parts["classification"] = cross_entropy.item() / n_l
-    return parts
+        sums["elbo_labelled"], counts_of["elbo_labelled"] = values[n_pairs:].sum(), n_l * n_pixels
+        sums["classification"], counts_of["classification"] = cross_entropy, n_l
+    return {name: total / counts_of[name] for name, total in read_numbers(sums).items()}
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,8 @@ class Run:
         self.describe_latents()
         model, whole = self.teacher.model, TrainingData(self.data.x, self.labels)
         fit_temperature(model, whole, self.held_out, self.settings, self.generator)
-        fit_novelty(model, whole, self.settings, self.rng, self.generator)
+        if self.settings.novelty:
+            fit_novelty(model, whole, self.settings, self.rng, self.generator)
 
     @torch.inference_mode()
     def describe_latents(self) -> None:

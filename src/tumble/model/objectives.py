@@ -53,7 +53,10 @@ def pose_prior_for(model: SSRVAE, like: Tensor) -> PosePrior:
     """Build the prior of objects about whose pose nothing is known; broadcasts over the rows of `like`."""
     zero = like.new_zeros(1, 1)
     config = model.config
-    return PosePrior(Normal(zero, zero + config.shift_unit_px), Normal(zero, zero + config.scale_prior))
+    unchecked = {"validate_args": False}  # a check of values would wait for a GPU
+    return PosePrior(
+        Normal(zero, zero + config.shift_unit_px, **unchecked), Normal(zero, zero + config.scale_prior, **unchecked)
+    )
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,11 @@ def plausible_classes(probabilities: Tensor, floor: float, most: int | None = No
     >>> rows.tolist(), classes.tolist()
     ([0, 1, 1], [0, 0, 1])
     """
+    if floor <= 0 and (most is None or most >= probabilities.shape[1]):
+        # All of them, without asking a GPU how many there are.
+        n, k = probabilities.shape
+        every = torch.arange(n * k, device=probabilities.device)
+        return every // k, every % k
     keep = probabilities >= floor
     if most is not None and most < keep.shape[1]:
         keep &= torch.zeros_like(keep).scatter(1, probabilities.topk(most, dim=1).indices, True)

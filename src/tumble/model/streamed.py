@@ -35,6 +35,8 @@ _BLOCK = {"cpu": 1152}
 _BLOCK_ELSEWHERE = 2**19
 #: On a CPU threads take shares of the draws as they get done, so that one on a busy core holds up the others little.
 _SHARES_PER_THREAD = 4
+#: Where one long product is best left to the library as it is, see :func:`_product_by_draw`.
+_UNCUT = ("cpu",)
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -243,7 +245,7 @@ def _stream(task: _Task, draws: slice) -> _Result:
     first, rows, weights = task.first[draws], task.rows[draws], task.weights[draws]
     n_draws, n_pixels = len(rows), task.x.shape[-1]
     budget = _BLOCK.get(task.x.device.type, _BLOCK_ELSEWHERE)
-    per_block = max(1, budget // n_pixels)  # draws
+    per_block = max(1, min(n_draws, budget // n_pixels))  # draws
     n_parts = max(1, math.ceil(n_pixels / budget))  # of the pixels of one draw
     width = math.ceil(n_pixels / n_parts)
     buffers = _Buffers(task, per_block * width)
@@ -331,12 +333,25 @@ class _Buffers:
     def _add(self, layer: int, after: Tensor, before: Tensor) -> None:
         """Add to the gradient of a layer, from the gradient after it and the activations before it."""
         gradient = self.gradients[layer]
-        gradient[:, : self.hidden].addmm_(after, before.T)
+        n_draws = self.x.shape[1]
+        if after.device.type in _UNCUT or n_draws == 1:
+            gradient[:, : self.hidden].addmm_(after, before.T)
+        else:
+            gradient[:, : self.hidden] += _product_by_draw(after, before, n_draws)
         gradient[:, self.hidden] += after.sum(dim=1)
 
     def _linear(self, layer: Tensor) -> Tensor:
         """Transpose of a layer, less its biases."""
         return layer[:, : self.hidden].T
+
+
+def _product_by_draw(after: Tensor, before: Tensor, n_draws: int) -> Tensor:
+    """``after @ before.T`` with the long sum over the columns cut into one piece per draw.
+
+    The result is a small matrix, a tile or two, which left to itself would keep a few of a GPU's processors busy.
+    """
+    left, right = (t.unflatten(1, (n_draws, -1)).transpose(0, 1) for t in (after, before))
+    return (left @ right.transpose(1, 2)).sum(dim=0)
 
 
 def _through_sigmoid(gradient: Tensor, value: Tensor, *, out: Tensor) -> None:

@@ -67,12 +67,13 @@ def confusion_figure(scores: dict[str, dict[str, Any]]) -> Figure:
     with draw.print_style():
         columns = min(4, len(scores)) if len(scores) != 6 else 3
         rows = -(-len(scores) // columns)
-        figure = draw.figure_of((6.6 / columns + 1.0) * rows)
+        figure = draw.figure_of((6.6 / columns + 0.72) * rows)
         panels = figure.subplots(rows, columns, squeeze=False)
         for i, (method, found) in enumerate(scores.items()):
             axes = panels.flat[i]
             draw.confusion_panel(axes, found["confusion"], found["classes"], ylabel=i % columns == 0)
             axes.set_title(f"{METHOD_TITLES[method]}\nbalanced accuracy {found['balanced_accuracy']:.3f}", loc="left")
+            draw.letter(axes, "abcdefgh"[i])
         for axes in panels.flat[len(scores) :]:
             axes.set_axis_off()
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,8 @@ _PUBLISHED_RECALL = {"club": 0.92, "spade": 0.97, "heart": 0.62, "diamond": 0.99
 #: Cells of the map have seeds of their own, beside that of the test cards.
 _MAP_SEED = 1000
 
+_LETTERS = "abcdefgh"
+
 _Accuracies = list[float]
 
 
@@ -58,7 +61,17 @@ def needs(lab: Lab) -> list[Fit]:
     return [main_fit(lab, method) for method in _methods(lab)]
 
 
-def run(lab: Lab) -> Outcome:
+@dataclass(frozen=True)
+class _Measured:
+    """Method to its accuracies on the map, confusion counts, and accuracies under noise and contamination."""
+
+    maps: dict[str, list[_Accuracies]]
+    confusions: dict[str, list[Any]]
+    noise: dict[str, _Accuracies]
+    contamination: dict[str, list[_Accuracies]]
+
+
+def measure(lab: Lab) -> _Measured:
     """Score each method under more shear, rotation, noise and contamination than it was trained on."""
     fits = {method: main_fit(lab, method) for method in _methods(lab)}
     sizes = lab.sizes
@@ -70,14 +83,21 @@ def run(lab: Lab) -> Outcome:
     noise = {method: [row[0] for row in rows] for method, rows in by_level.items()}
     specks = [[{"density": d, "intensity": intensity} for d in sizes.densities] for intensity in sizes.intensities]
     contamination = accuracies(lab, fits, "contamination", specks, n=sizes.n_test, own_seeds=False)
-    classes = next(iter(fits.values())).source.split().classes
+    return _Measured(maps, confusions, noise, contamination)
+
+
+def run(lab: Lab) -> Outcome:
+    """Measure, and draw it."""
+    sizes, found = lab.sizes, measure(lab)
+    maps, confusions, noise, contamination = found.maps, found.confusions, found.noise, found.contamination
+    classes = main_fit(lab, next(iter(maps))).source.split().classes
     values = {
         "classes": classes,
         "map": {"shear_deg": sizes.grid_shears_deg, "angle_deg": sizes.grid_angles_deg, "accuracy": maps},
-        "map_mean": {method: float(np.mean(found)) for method, found in maps.items()},
+        "map_mean": {method: float(np.mean(rows)) for method, rows in maps.items()},
         "confusion": {
             f"shear {SHEAR_PERCENT_PER_DEG * shear:.0f} %, angle {angle:g} deg": {
-                method: found[i] for method, found in confusions.items()
+                method: both[i] for method, both in confusions.items()
             }
             for i, (shear, angle) in enumerate(CONFUSIONS)
         },
@@ -90,6 +110,7 @@ def run(lab: Lab) -> Outcome:
         "fig4d": _examples_figure(lab),
         "fig4e": _noise_figure(lab, noise),
         "fig4f": _contamination_figure(sizes.densities, sizes.intensities, contamination),
+        "fig4f-curves": _contamination_curves(sizes.densities, sizes.intensities, contamination),
     }
     return Outcome(values, _comparisons(lab, maps, confusions, noise, contamination, classes), figures)
 
@@ -220,9 +241,10 @@ def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str
         figure = draw.figure_of(1.9 * -(-len(maps) // 4) + 0.4)
         panels = _panels(figure, len(maps))
         shown = None
-        for axes, (method, rows) in zip(panels, maps.items(), strict=True):
+        for i, (axes, (method, rows)) in enumerate(zip(panels, maps.items(), strict=True)):
             shown = draw.heat_map(axes, np.array(rows), angles, percent, ticks=((0, 60, 120, 180), (0, 15, 30, 45)))
             axes.set_title(f"{METHOD_TITLES[method]}\nmean {np.mean(rows):.3f}", loc="left")
+            draw.letter(axes, _LETTERS[i])
             axes.plot(
                 np.interp(TRAINED_WITHIN_DEG, angles, range(len(angles))),
                 np.interp(15 * SHEAR_PERCENT_PER_DEG, percent, range(len(percent))),
@@ -234,7 +256,8 @@ def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str
             )
         if shown is not None:
             figure.colorbar(shown, ax=panels, label="accuracy (0.25: chance)", extend="min", aspect=30, pad=0.01)
-        figure.supxlabel("rotation: uniform within ± this angle (°);  × training", fontsize=8)
+        published = f"published mean {_PUBLISHED_MEAN}"
+        figure.supxlabel(f"rotation: uniform within ± this angle (°);  × training;  {published}", fontsize=8)
         figure.supylabel("shear: within ± this (%)", fontsize=8)
     return figure
 
@@ -254,6 +277,8 @@ def _confusion_figure(confusions: dict[str, list[Any]], classes: Sequence[str]) 
                 shear, angle = CONFUSIONS[row]
                 setting = f"shear {SHEAR_PERCENT_PER_DEG * shear:.0f} %, angle {angle:g}°"
                 axes.set_title(f"{METHOD_TITLES[method]}\n{setting}", loc="left")
+                if column == 0:
+                    draw.letter(axes, _LETTERS[2 * block + row])
         for axes in grid.flat:
             axes.set_visible(bool(axes.images))
     return figure
@@ -298,22 +323,34 @@ def _examples_figure(lab: Lab) -> Figure:
 
 
 def _noise_figure(lab: Lab, noise: dict[str, _Accuracies]) -> Figure:
+    xlabel = "standard deviation of the noise (pixels of the clean cards lie in 0 to 1)"
+    return _curves_figure(lab.sizes.noise, noise, PUBLISHED_NOISE, xlabel)
+
+
+def _contamination_curves(
+    densities: Sequence[float], intensities: Sequence[float], contamination: dict[str, list[_Accuracies]]
+) -> Figure:
+    """Draw accuracies at the intensity of which values are published."""
+    i = nearest(intensities, 1.0)
+    curves = {method: rows[i] for method, rows in contamination.items()}
+    published = {100 * density: value for density, value in PUBLISHED_CONTAMINATION.items()}
+    xlabel = f"contaminated pixels (%), at intensity {intensities[i]:g}"
+    return _curves_figure([100 * density for density in densities], curves, published, xlabel)
+
+
+def _curves_figure(
+    x: Sequence[float], curves: dict[str, _Accuracies], published: dict[float, float], xlabel: str
+) -> Figure:
     with draw.print_style():
         figure = draw.figure_of(3.1, width=6.0)
         axes = figure.add_subplot()
-        for method, values in noise.items():
-            axes.plot(lab.sizes.noise, values, label=METHOD_TITLES[method], **draw.METHOD_STYLES[method])
-        axes.plot(
-            list(PUBLISHED_NOISE),
-            list(PUBLISHED_NOISE.values()),
-            "k*",
-            markersize=7,
-            zorder=5,
-            label="published (ss-rVAE)",
-        )
+        for method, values in curves.items():
+            axes.plot(x, values, label=METHOD_TITLES[method], **draw.METHOD_STYLES[method])
+        stars: dict[str, Any] = {"markersize": 7, "zorder": 5, "label": "published (ss-rVAE)"}
+        axes.plot(list(published), list(published.values()), "k*", **stars)
         draw.mark_chance(axes, left=True)
         axes.set_ylim(0, 1.03)
-        axes.set_xlabel("standard deviation of the noise (pixels of the clean cards lie in 0 to 1)")
+        axes.set_xlabel(xlabel)
         axes.set_ylabel("accuracy on test cards within ±60°")
         open_axes(axes)
         figure.legend(loc="outside right center", handlelength=3)
@@ -328,9 +365,10 @@ def _contamination_figure(
         figure = draw.figure_of(1.9 * -(-len(contamination) // 4) + 0.4)
         panels = _panels(figure, len(contamination))
         shown = None
-        for axes, (method, rows) in zip(panels, contamination.items(), strict=True):
+        for i, (axes, (method, rows)) in enumerate(zip(panels, contamination.items(), strict=True)):
             shown = draw.heat_map(axes, np.array(rows), percent, intensities)
             axes.set_title(METHOD_TITLES[method], loc="left")
+            draw.letter(axes, _LETTERS[i])
         if shown is not None:
             figure.colorbar(shown, ax=panels, label="accuracy (0.25: chance)", extend="min", aspect=30, pad=0.01)
         figure.supxlabel("contaminated pixels (%)", fontsize=8)
@@ -338,4 +376,4 @@ def _contamination_figure(
     return figure
 
 
-STUDY = Study(needs, run)
+STUDY = Study(needs, run, measure)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["STUDY", "reconstruction_error", "separability"]
 
 _BASELINE = "PCA"
+#: What classes are named by.
+_NAMED = {"agglomerates": "by number of particles", "gold": "by kind"}
 _NEIGHBOURS, _FOLDS = 5, 5
 #: Steps of the grid of principal components, in standard deviations, like that of the models.
 _EXTENT = 2.0
@@ -152,8 +154,20 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
                 axes.set_ylabel(axes.get_ylabel() if i == 0 else "")
                 draw.letter(axes, panel)
         handles, names = panels[1, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), handletextpad=0.1, markerscale=1.5)
+        figure.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=len(names),
+            handletextpad=0.1,
+            markerscale=1.5,
+            title=f"{NANOPARTICLE_TITLES[name]}, {_NAMED[name]}; each image {split.X.shape[2]} px wide",
+        )
     return figure
 
 
-STUDY = Study(lambda lab: [fit for fits in _fits(lab).values() for fit in fits], run)
+def _flat(lab: Lab) -> list[Fit]:
+    return [fit for fits in _fits(lab).values() for fit in fits]
+
+
+STUDY = Study(_flat, run, lambda lab: [_measured(lab, fit) for fit in _flat(lab)])

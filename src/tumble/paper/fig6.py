@@ -74,14 +74,22 @@ def _figure(lab: Lab, fit: Fit, scores: dict[str, Any], name: str) -> Figure:
             draw.letter(axes, "abcd"[k])
         left, right = bottom.subplots(1, 2, width_ratios=(1.25, 1))
         draw.scatter_panel(left, z, split.truth[known], split.classes)
-        left.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.1, borderaxespad=0.0, markerscale=1.3)
+        left.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            handletextpad=0.1,
+            borderaxespad=0.0,
+            markerscale=1.3,
+            title="particles" if name == "agglomerates" else None,
+        )
         left.set_title("latent factors, coloured by true class", loc="left")
         draw.letter(left, "e")
         draw.confusion_panel(right, scores["confusion"], split.classes)
         where = "unlabelled images" if name == "agglomerates" else "other half of the micrograph"
         right.set_title(f"{where}, n = {int(np.sum(scores['confusion']))}", loc="left")
         draw.letter(right, "f")
-        top.suptitle(f"{fit.title}: {NANOPARTICLE_TITLES[name]}", fontsize=8.5, x=0.01, ha="left")
+        title = f"{fit.title}: {NANOPARTICLE_TITLES[name]}, each image {split.X.shape[2]} px wide"
+        top.suptitle(title, fontsize=8.5, x=0.01, ha="left")
     return figure
 
 

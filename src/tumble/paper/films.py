@@ -128,16 +128,21 @@ def frame(
 
 def _key_figure(shots: Sequence[Snapshot], classes: Sequence[str], title: str) -> Figure:
     with draw.print_style():
-        figure = draw.figure_of(1.75 * len(shots) + 0.25)
+        figure = draw.figure_of(1.55 * len(shots) + 0.45)
         panels = figure.subplots(len(shots), len(classes) + 1, squeeze=False, width_ratios=[1] * len(classes) + [1.35])
         for row, shot in zip(panels, shots, strict=True):
             for k, axes in enumerate(row[:-1]):
                 draw.manifold_panel(axes, shot.manifold[k], labels=k == 0)
                 axes.set_title(classes[k] if shot is shots[0] else "", loc="left")
+                if shot is not shots[-1]:
+                    axes.set(xlabel="", xticks=[])
             draw.scatter_panel(row[-1], shot.z, shot.truth, classes)
+            if shot is not shots[-1]:
+                row[-1].set_xlabel("")
             row[-1].set_title(f"epoch {shot.epoch}, accuracy {shot.accuracy:.2f}", loc="left")
         handles, names = panels[0, -1].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), title=title, markerscale=1.5)
+        panels[0, 0].set_title(f"{title}\n{classes[0]}", loc="left")
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names), markerscale=1.5)
     return figure
 
 

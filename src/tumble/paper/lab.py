@@ -17,7 +17,7 @@ from tumble.errors import ConfigError, ModelFileError
 from tumble.estimators import RVAE, SSRVAEClassifier
 from tumble.metrics import balanced_accuracy, confusion
 from tumble.paper.methods import BASELINES, Fit, estimator
-from tumble.paper.record import environment, plain, write_json
+from tumble.paper.record import environment, plain, worked_on, write_json
 from tumble.paper.snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ class Lab:
         What is compared.
     device : str
         Where networks run.
-    force : bool
-        Whether to train and measure anew, once, what is there.
+    since : float
+        What was kept before this time (seconds since 1970) is trained and measured anew.
+    beside : int
+        Processes that fit side by side, for the record: each takes longer than it would alone.
     tell : callable
         Called with what is being done, steps done, steps in all.
     epoch : callable
@@ -65,14 +67,12 @@ class Lab:
     seed: int
     methods: Sequence[str]
     device: str = "auto"
-    force: bool = False
+    since: float = 0.0
+    beside: int = 1
     tell: Callable[[str, int, int], None] = _nothing
     epoch: Callable[[EpochReport], None] = _nothing
     _models: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _renewed: set[str] = field(default_factory=set, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._cells = self._read_cells()
+    _cells: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     # Models
 
@@ -91,7 +91,7 @@ class Lab:
         found: dict[str, Fit] = {}
         for fit in fits:
             key = self._key(fit.case(self.sizes))
-            there = key in self._models or (not self._stale(key) and (self._place(fit, key) / "fit.json").exists())
+            there = key in self._models or self._fresh(self._record(fit, key)) or self._only_scored(fit)
             if fit.method not in BASELINES and not there:
                 found[key] = fit
         return list(found.values())
@@ -99,8 +99,7 @@ class Lab:
     def about(self, fit: Fit) -> dict[str, Any]:
         """Give how a fit went: its losses, its seconds, where it ran. The fit is made if need be."""
         self.fitted(fit)
-        path = self._place(fit, self._key(fit.case(self.sizes))) / "fit.json"
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(self._record(fit, self._key(fit.case(self.sizes))).read_text(encoding="utf-8"))
 
     def snapshots(self, fit: Fit) -> Snapshots:
         """Give what was kept as a fit went on. The fit is made if need be."""
@@ -121,12 +120,16 @@ class Lab:
         kind = type(fit.source).__name__.lower()
         return self.folder / "models" / f"{fit.method}{'' if fit.supervised else '-unlabelled'}-{kind}-{key}"
 
+    def _record(self, fit: Fit, key: str) -> Path:
+        """Give the file whose presence says that a fit is complete."""
+        return self._place(fit, key) / "fit.json"
+
     def _kept(self, fit: Fit, key: str) -> Any:
-        place = self._place(fit, key)
-        if fit.method in BASELINES or self._stale(key) or not (place / "fit.json").exists():
+        if fit.method in BASELINES or not self._fresh(self._record(fit, key)):
             return None
+        place = self._place(fit, key) / "model"
         try:
-            return (SSRVAEClassifier if fit.supervised else RVAE).load(place / "model", device=self.device)
+            return (SSRVAEClassifier if fit.supervised else RVAE).load(place, device=self.device)
         except ModelFileError as error:
             logger.warning("%s Fitting it again.", error)
             return None
@@ -141,18 +144,17 @@ class Lab:
             model.fit_seconds_ = time.perf_counter() - started
             return model
         place = self._place(fit, key)
-        if self._stale(key) or (place / "fit.json").exists():
+        # Neither a model that could not be read nor the first half of one that is to be made anew is gone on with.
+        if self._record(fit, key).exists() or (self.since and not self._fresh(place)):
             shutil.rmtree(place, ignore_errors=True)
         callbacks: list[Any] = [self.epoch, *([self._snapshots(fit, key)] if fit.filmed else [])]
         given = (split.X, split.y) if fit.supervised else (split.X,)
         model.fit(*given, callbacks=callbacks, checkpoint=place / "state", resume=True)
         model.save(place / "model")
-        notes = {"seconds": model.fit_seconds_, "epochs": model.n_iter_, "history": model.history_}
-        write_json(
-            place / "fit.json", {**fit.case(self.sizes), **notes, "version": __version__, **environment(self.device)}
-        )
+        notes = {"seconds": model.fit_seconds_, "epochs": model.n_iter_, "swept": fit.swept, "history": model.history_}
+        machine = {**environment(self.device), "side_by_side": self.beside}
+        write_json(self._record(fit, key), {**fit.case(self.sizes), **notes, "version": __version__, **machine})
         shutil.rmtree(place / "state", ignore_errors=True)
-        self._renewed.add(key)
         return model
 
     # Measurements
@@ -172,12 +174,22 @@ class Lab:
         The result, as JSON gives it back.
         """
         key = self._key(case)
-        if self._stale(key) or key not in self._cells:
-            value = plain(work())
-            self._cells[key] = {"case": plain(case), "version": __version__, "value": value}
-            self._renewed.add(key)
-            write_json(self._cells_file, self._cells)
+        if key not in self._cells:
+            path = self._cell_path(key)
+            if not self._fresh(path):
+                write_json(
+                    path, {"case": case, "version": __version__, "device": worked_on(self.device), "value": work()}
+                )
+            self._cells[key] = _read_cell(path)
         return self._cells[key]["value"]
+
+    def forget(self) -> None:
+        """Let go of the models in memory; what is in the folder stays."""
+        self._models.clear()
+
+    def machines(self) -> list[str]:
+        """Name the processors on which the measurements that this lab has given so far were made."""
+        return sorted({cell["device"] for cell in self._cells.values()})
 
     def scores(self, fit: Fit) -> dict[str, Any]:
         """Accuracy, recall per class and confusion of a classifier on its test images, and seconds of its fit."""
@@ -199,31 +211,38 @@ class Lab:
                 "fit_seconds": model.fit_seconds_ if fit.method in BASELINES else self.about(fit)["seconds"],
             }
 
-        return self.cell({"what": "scores", **fit.case(self.sizes)}, work)
+        return self.cell(self._scores_case(fit), work)
 
-    @property
-    def _cells_file(self) -> Path:
-        return self.folder / "cells.json"
+    def _scores_case(self, fit: Fit) -> dict[str, Any]:
+        return {"what": "scores", **fit.case(self.sizes)}
 
-    def _read_cells(self) -> dict[str, Any]:
-        if not self._cells_file.exists():
-            return {}
-        try:
-            cells = json.loads(self._cells_file.read_text(encoding="utf-8"))
-            if not all("value" in cell for cell in cells.values()):
-                raise ValueError("a measurement without a value")
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"{self._cells_file}: is damaged ({error}). Move it away to measure again; trained models are kept."
-            ) from error
-        return cells
+    def _only_scored(self, fit: Fit) -> bool:
+        """Whether a fit of which only the scores are drawn has them; its model may be gone."""
+        return fit.swept and self._fresh(self._cell_path(self._key(self._scores_case(fit))))
+
+    def _cell_path(self, key: str) -> Path:
+        # A file for each measurement: several processes may measure side by side.
+        return self.folder / "cells" / f"{key}.json"
 
     def _key(self, case: dict[str, Any]) -> str:
         text = json.dumps(plain({**case, "version": __version__}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def _stale(self, key: str) -> bool:
-        return self.force and key not in self._renewed
+    def _fresh(self, path: Path) -> bool:
+        """Whether there is such a file or folder, and it need not be made anew."""
+        return path.exists() and path.stat().st_mtime >= self.since
+
+
+def _read_cell(path: Path) -> dict[str, Any]:
+    try:
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(cell, dict) or not {"value", "device"} <= set(cell):
+            raise ValueError("no measurement")
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}). Move it away to measure again; trained models are kept."
+        ) from error
+    return cell
 
 
 def describe(fit: Fit) -> str:

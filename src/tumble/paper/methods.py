@@ -56,12 +56,15 @@ class Fit:
         Whether labels are used; without them an ss-rVAE is an rVAE, and an ss-VAE a VAE.
     filmed : bool
         Whether the manifold and the latent distribution are kept as the fit goes on.
+    swept : bool
+        Whether it is one of many of its kind, which may cost less, see :attr:`tumble.paper.sizes.Sizes.sweep`.
     """
 
     method: str
     source: Source
     supervised: bool = True
     filmed: bool = False
+    swept: bool = False
 
     @property
     def title(self) -> str:
@@ -101,7 +104,13 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
         return dict(sizes.trees.get(fit.method, {}))
     invariances = ["rotation", "translation"] if fit.method in INVARIANT else []
     if fit.method.startswith("paper"):
-        return {"method": "paper", "invariances": invariances, **sizes.paper}
+        # Without invariances each step evaluates no pixel by itself: nothing could be saved.
+        return {
+            "method": "paper",
+            "invariances": invariances,
+            **sizes.paper,
+            **(sizes.sweep if fit.swept and invariances else {}),
+        }
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
     if not isinstance(fit.source, Cards):
         chosen |= {"labelled_orientation": "arbitrary", **_NANOPARTICLES}
@@ -132,7 +141,8 @@ def estimator(fit: Fit, sizes: Sizes, *, device: str = "auto") -> Any:
         return _BASELINES[fit.method](**chosen, random_state=fit.source.seed)
     chosen["invariances"] = tuple(chosen["invariances"])
     kind = SSRVAEClassifier if fit.supervised else RVAE
-    return kind(**chosen, device=device, random_state=fit.source.seed)
+    # No study asks what is novel.
+    return kind(**chosen, novelty_score=False, device=device, random_state=fit.source.seed)
 
 
 def steps(fit: Fit, sizes: Sizes, split: Split) -> int:

@@ -84,7 +84,11 @@ class Study:
         Gives the fits that it takes, so that their time can be told beforehand.
     run : callable
         Measures and draws.
+    measure : callable, optional
+        Measures without drawing, for the lab to keep; None where :meth:`tumble.paper.lab.Lab.scores` of the fits that
+        it needs are all its numbers.
     """
 
     needs: Callable[[Lab], list[Fit]]
     run: Callable[[Lab], Outcome]
+    measure: Callable[[Lab], object] | None = None

@@ -17,7 +17,7 @@ from tumble._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["environment", "plain", "write_json", "write_whole"]
+__all__ = ["environment", "plain", "worked_on", "write_json", "write_whole"]
 
 
 def environment(device: str = "auto") -> dict[str, Any]:
@@ -44,6 +44,12 @@ def environment(device: str = "auto") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }
+
+
+def worked_on(device: str) -> str:
+    """Name what numbers come from: the GPU where one is used, else the processor."""
+    found = environment(device)
+    return found["processor"] if found["device"] == "cpu" else found["device"]
 
 
 def _processor() -> str:

@@ -17,6 +17,7 @@ from tumble.paper import confusions, draw, fig2, fig4, fig5, fig6, films, sweeps
 from tumble.paper.estimate import estimate_seconds
 from tumble.paper.lab import Lab
 from tumble.paper.names import ALL, METHOD_TITLES, STUDY_TITLES
+from tumble.paper.pool import prepare
 from tumble.paper.record import environment, write_json, write_whole
 from tumble.paper.sizes import FULL, QUICK
 from tumble.report.style import PALETTE
@@ -61,6 +62,8 @@ def reproduce(
     methods: Sequence[str] | None = None,
     device: str = "auto",
     force: bool = False,
+    jobs: int = 1,
+    draw_figures: bool = True,
     sizes: Sizes | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     callback: Callable[[EpochReport], None] | None = None,
@@ -87,6 +90,10 @@ def reproduce(
         Where networks run.
     force : bool, default=False
         Train and measure anew what is kept.
+    jobs : int, default=1
+        Processes that train and measure side by side. On a GPU, and with many cores, several take much less time.
+    draw_figures : bool, default=True
+        Whether to draw; otherwise what figures need is trained, measured and kept, and nothing is returned.
     sizes : Sizes, optional
         In place of the full or quick ones.
     progress : callable, optional
@@ -115,7 +122,7 @@ def reproduce(
     for study in studies:
         _check_target(folder / study, sizes.quick)
     _make_folder(folder)
-    lab = Lab(folder / "cache", sizes, seed, wanted, device, force)
+    lab = Lab(folder / "cache", sizes, seed, wanted, device, since=time.time() if force else 0.0)
     if progress is not None:
         lab.tell = progress
     if callback is not None:
@@ -123,8 +130,13 @@ def reproduce(
     if name == ALL:
         studies = [study for study in studies if _has_use_for(lab, study)]
     fits = [fit for study in studies for fit in STUDIES[study].needs(lab)]
-    if announce is not None:
+    # Of several processes at once, the time of one says little.
+    if announce is not None and jobs == 1:
         announce(estimate_seconds(lab, lab.missing(fits)))
+    if jobs > 1 or not draw_figures:
+        prepare(lab, {study: STUDIES[study] for study in studies}, jobs)
+    if not draw_figures:
+        return {}
     return {study: _one(lab, study, folder / study) for study in studies}
 
 
@@ -205,6 +217,7 @@ def _one(lab: Lab, study: str, folder: Path) -> dict[str, Any]:
         "methods": {method: METHOD_TITLES[method] for method in lab.methods},
         "settings": lab.sizes.as_dict(),
         "machine": environment(lab.device),
+        "measured_on": lab.machines(),
         "seconds": round(time.perf_counter() - started, 1),
         "comparison": [compared.as_dict() for compared in outcome.comparisons],
         "values": outcome.values,

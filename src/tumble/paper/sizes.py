@@ -49,6 +49,9 @@ class Sizes:
         Steps along a latent axis in a film's manifold, cards in its scatter plot, and epochs per frame as published.
     paper, default, crops : dict
         Parameters of the estimators: of the published method, of the default one, and of the default one on crops.
+    sweep : dict
+        Changes of `paper` in the many fits of figure 3 and the label study; the model that most figures share is left
+        as published.
     trees : dict
         Parameters of the classifiers on pixels, by name.
     """
@@ -76,6 +79,7 @@ class Sizes:
     paper: dict[str, Any] = field(default_factory=dict)
     default: dict[str, Any] = field(default_factory=dict)
     crops: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 45})
+    sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.25})
     trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-import imagecodecs
-
 from tumble.report.style import figure_style
 
 if TYPE_CHECKING:
@@ -80,4 +78,6 @@ def crop_uri(crop: npt.NDArray[Any]) -> str:
     str
         For the ``src`` of an ``<img>``.
     """
+    import imagecodecs  # figures alone do not need it
+
     return f"data:image/png;base64,{base64.b64encode(imagecodecs.png_encode(crop)).decode('ascii')}"
