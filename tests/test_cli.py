@@ -107,7 +107,7 @@ def test_whole_way(tmp_path: Path) -> None:
     done = run("extract", image, "--library", library, "--pixel-size", "2nm", "--crop-size", "24")
     assert done.exit_code == 0, done.output
     assert f"{image}: {N} particles" in done.stdout
-    assert f"tumble label {library}" in done.stderr
+    assert f"`tumble app {library}`, or with `tumble label`" in done.stderr
 
     done = run("extract", image, "--library", library)
     assert "was there already" in done.stdout
