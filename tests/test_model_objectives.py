@@ -154,6 +154,16 @@ def test_pose_consistency_is_least_for_the_composed_pose(model):
     assert float(wrong_shift) > float(right) + 0.1
 
 
+def test_sharper_targets_leave_less_to_the_weaker_mode(model):
+    applied = Placement.of(torch.tensor([0.7]), torch.zeros(1, 2), torch.ones(1))
+    before, after = posterior_at(0.4, (0.0, 0.0)), posterior_at(1.1, (0.0, 0.0))
+    weights = torch.tensor([1 / 1.1, 0.1 / 1.1])
+    sharp = weights**2 / (weights**2).sum()
+    expected = -(sharp * (weights.log() - math.log(0.05 * math.sqrt(2 * math.pi)))).sum()
+    found = objectives.pose_consistency(model, before, after, applied, sharpness=2.0)
+    assert float(found) == pytest.approx(float(expected), abs=1e-3)
+
+
 def test_a_known_pose_surprises_least_where_the_posterior_is(model):
     target = Placement.of(torch.tensor([0.4]), torch.tensor([[2.0, 0.0]]), torch.ones(1))
     right = objectives.pose_surprise(model, posterior_at(0.4, (2.0, 0.0)), target)

@@ -25,6 +25,8 @@ __all__ = ["Teacher", "training_loss"]
 
 #: Share by which a learned class prior moves towards the mean of q(y | x) of a batch.
 _PRIOR_RATE = 0.02
+#: Power of the rise of the divergences' weight with which agreement on the pose gains weight where there are no classes.
+_LATE = 6
 
 
 class Teacher:
@@ -210,10 +212,11 @@ def _generative_losses(
     parts = {"elbo_unlabelled": bound}
     pseudo_y = views.teacher_p[:n_u].argmax(dim=1)
     before, after = model.encode(features_u, pseudo_y), model.encode(features_d, pseudo_y)
-    pose = objectives.pose_consistency(model, before, after, views.disturbed_pose.rows(n_u)).mean()
-    if model.classifier is None and settings.kl_weight:
+    applied, alone = views.disturbed_pose.rows(n_u), model.classifier is None
+    pose = objectives.pose_consistency(model, before, after, applied, sharpness=2.0 if alone else 1.0).mean()
+    if alone and settings.kl_weight:
         # Copies of one object have to set the zero of the angle first: agreement alone would make several of them.
-        pose = pose * (kl_weight / settings.kl_weight) ** 2
+        pose = pose * (kl_weight / settings.kl_weight) ** _LATE
     if n_l:
         posterior_l = model.encode(features_l, y)
         terms = objectives.elbo_terms(model, x_l, y, posterior_l, **shared)

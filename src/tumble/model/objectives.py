@@ -259,7 +259,9 @@ def pseudo_label_loss(logits: Tensor, teacher_probabilities: Tensor, *, threshol
     return F.cross_entropy(logits, pseudo_y, reduction="none") * (confidence >= threshold).to(logits.dtype)
 
 
-def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: Placement) -> Tensor:
+def pose_consistency(
+    model: SSRVAE, before: PosteriorZPose, after: PosteriorZPose, applied: Placement, *, sharpness: float = 1.0
+) -> Tensor:
     """How unlikely, to the posterior of a placed image, the pose is that placing it should have given; (batch,).
 
     An image and its copy that was turned by ``applied.angle`` show the same object at angles that differ by
@@ -267,6 +269,9 @@ def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPos
     cross-entropy, in nats, from the modes of the first posterior, turned, to the second posterior: a symmetric object
     may keep its several modes, and only the second posterior is taught by it. For shift and scale it is a Huber
     distance in units of the prior, which teaches both.
+
+    With `sharpness` above 1 the weights of the first posterior's modes are raised to that power, so that an object
+    that is nearly symmetric settles for one of them.
     """
     pose = model.mean_pose(before)
     angle, shift, scale = applied.compose(pose.angle, pose.shift, pose.scale)
@@ -274,6 +279,7 @@ def pose_consistency(model: SSRVAE, before: PosteriorZPose, after: PosteriorZPos
     if before.qangle is not None and after.qangle is not None:
         directions, weights = before.qangle.directions()
         turned = (directions + applied.angle.unsqueeze(1)).detach()
+        weights = weights**sharpness / (weights**sharpness).sum(dim=1, keepdim=True)
         total = total - (weights.detach() * after.qangle.log_prob(turned)).sum(dim=1)
     return total
 
