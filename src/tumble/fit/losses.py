@@ -25,7 +25,7 @@ __all__ = ["Teacher", "training_loss"]
 
 #: Share by which a learned class prior moves towards the mean of q(y | x) of a batch.
 _PRIOR_RATE = 0.02
-#: Power of the rise of the divergences' weight with which agreement on the pose gains weight where there are no classes.
+#: Where there are no classes, agreement on the pose gains weight with this power of that of the divergences.
 _LATE = 6
 
 
