@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tumble import RVAE
 from tumble.datasets import make_cards
-from tumble.fit.batches import TrainingData
+from tumble.fit import losses
+from tumble.fit.batches import Batch, TrainingData
+from tumble.fit.config import Disorder, FitConfig
 from tumble.fit.reference import most_typical
 from tumble.metrics import angle_error
+from tumble.model.config import ModelConfig
+from tumble.model.ssrvae import SSRVAE
 
 
 def blobs(n, rng):
@@ -33,6 +38,21 @@ def test_an_ordinary_object_near_the_centre_is_chosen():
 def test_blank_images_have_a_choice_too():
     data = TrainingData(np.zeros((4, 1, 8, 8), dtype=np.float32), np.full(4, -1))
     assert 0 <= most_typical(data, np.random.default_rng(0)) < 4
+
+
+def test_without_classes_the_reference_is_not_mirrored_and_no_angle_is_taken_for_upright():
+    model = SSRVAE(ModelConfig(0, (1, 16, 16))).eval()
+    still = Disorder(angle_rad=0.0, shift_px=0.0, log_scale=0.0, shear=0.0, mirror=True)
+    ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
+    batch = Batch(ramp, torch.zeros(32, dtype=torch.long), ramp)
+    views = losses._views(model, batch, FitConfig(disorder=still), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(views.labelled, ramp)
+    flipped = (views.undisturbed == ramp.flip(3)).flatten(1).all(dim=1)
+    assert 4 < int(flipped.sum()) < 28
+    limited = FitConfig(disorder=Disorder(angle_rad=1.0))
+    angle, shift = losses._present_pose(model, ramp, torch.ones(32, 1), limited)
+    assert angle is None
+    assert shift is not None
 
 
 @pytest.mark.slow

@@ -72,7 +72,9 @@ class _Views:
 def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
     x_labelled, undisturbed = batch.x_labelled, batch.x_unlabelled
     if settings.disorder.mirror:
-        x_labelled, undisturbed = mirror(x_labelled, generator), mirror(undisturbed, generator)
+        # Upright objects stay upright in the mirror; the one that stands for all without classes lies at any angle.
+        x_labelled = x_labelled if teacher.classifier is None else mirror(x_labelled, generator)
+        undisturbed = mirror(undisturbed, generator)
     labelled, labelled_pose = disturb_geometry(x_labelled, _disorder_of_labelled(teacher, settings), generator)
     with torch.no_grad():
         teacher_p = torch.softmax(teacher.classify(undisturbed), dim=1)
@@ -101,8 +103,9 @@ def _present_pose(
     Their angle, where angles are known and limited in range; their shift, where there are no labels at all.
     """
     turns, moves = ("rotation" in teacher.config.invariances, "translation" in teacher.config.invariances)
-    wants_angle = turns and settings.aligned and 0 < settings.disorder.angle_rad < math.pi
-    wants_shift = turns and moves and teacher.classifier is None
+    alone = teacher.classifier is None
+    wants_angle = turns and settings.aligned and not alone and 0 < settings.disorder.angle_rad < math.pi
+    wants_shift = turns and moves and alone
     if not wants_angle and not wants_shift:
         return None, None
     pose = teacher.mean_pose(teacher.encode(teacher.features(x), teacher_p.argmax(dim=1)))
