@@ -27,6 +27,7 @@ from benchmarks import data as sets
 from benchmarks.common import Record, Row, arguments, parse, with_options
 from tumble.datasets import make_cards
 from tumble.fit import Callback, EpochReport, fit_ssrvae
+from tumble.fit.acceleration import PRECISIONS, accelerated
 from tumble.fit.batches import Batch, TrainingData, as_images
 from tumble.fit.paper import PaperConfig, PaperObjective, labelled_every
 from tumble.metrics import recall_per_class
@@ -127,8 +128,11 @@ def cards(options: Namespace, seed: int) -> tuple[TrainingData, TrainingData, tu
 
 def train(record: Record, options: Namespace, method: str, seed: int, deadline: float) -> None:
     """Train one run to its end or to the deadline, and keep its accuracy every few epochs."""
-    names = ("pixel_fraction", "learning_rate", "analytic_kl", "class_floor")
+    names = ("pixel_fraction", "learning_rate", "analytic_kl", "class_floor", "precision")
     settings = {name: getattr(options, name) for name in names}
+    # Older rows and states know nothing of it: what is as it always was is not written down.
+    if settings["precision"] == PaperConfig().precision:
+        del settings["precision"]
     glyphs = None if options.glyphs is None else options.glyphs.name
     case: Row = {"method": method, "seed": seed, "unlabelled_per_class": options.unlabelled, "glyphs": glyphs}
     case |= {"epochs": options.epochs, **settings}
@@ -167,7 +171,7 @@ def step_speed(options: Namespace) -> Row:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(batch_size, 1, SIDE, SIDE, generator=generator)
     y = torch.arange(batch_size) % 4
-    ours, theirs = _our_steps(x, y), _pyroved_steps(x, y)
+    ours, theirs = _our_steps(x, y, options.precision), _pyroved_steps(x, y)
     wall: dict[str, list[float]] = {"ours": [], "pyroved": []}
     processor: dict[str, list[float]] = {"ours": [], "pyroved": []}
     share = 1 / labelled_every(13, 188)
@@ -199,13 +203,14 @@ def _seconds(work: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def _our_steps(x: torch.Tensor, y: torch.Tensor) -> tuple[Callable[[], None], Callable[[], None]]:
-    objective = PaperObjective()
+def _our_steps(x: torch.Tensor, y: torch.Tensor, precision: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    objective = PaperObjective(PaperConfig(precision=precision))
     model = SSRVAE(published_model("ss-rvae", 4))
     optimiser, generator = objective.optimiser(model), torch.Generator().manual_seed(0)
 
     def step(batch: Batch) -> None:
-        loss, _ = objective.loss(model, None, batch, kl_weight=1.0, generator=generator)
+        with accelerated(model, objective.config.loop_settings()):
+            loss, _ = objective.loss(model, None, batch, kl_weight=1.0, generator=generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -238,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=PaperConfig().learning_rate)
     parser.add_argument("--analytic-kl", action="store_true", help="divergences in closed form")
     parser.add_argument("--class-floor", type=float, default=0.0, help="least q(y | x) of a class in the sum; try 1e-8")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PaperConfig().precision)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="ends after the epoch that passes this")
     parser.add_argument("--state", type=Path, default=Path("outputs/paper"), help="folder of the runs' states")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -250,6 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = Record(options.out, options.since, published=PUBLISHED)
     if options.step_speed:
         case = {"what": "step against pyroVED 0.3.0", "torch_threads": torch.get_num_threads()}
+        if options.precision != PaperConfig().precision:
+            case["precision"] = options.precision
         record.measure(with_options(case, options), lambda: step_speed(options))
         return
     deadline = time.perf_counter() + 60 * options.minutes

@@ -30,7 +30,7 @@ def test_turning_the_image_turns_the_planes_and_permutes_the_stack(symmetry, ker
     order = group_order(symmetry)
 
     def features(x):
-        return second(torch.relu(norm(lift(x)))).unflatten(1, (4, order))
+        return second(torch.relu(norm(lift(x)))).unflatten(1, (order, 4)).transpose(1, 2)
 
     plain = features(x)
     for element in SYMMETRIES[symmetry]:

@@ -146,6 +146,31 @@ def test_blocks_change_nothing(
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("uncut", [("cpu",), ()], ids=["cpu", "elsewhere"])
+@pytest.mark.parametrize("block", [100, 10**6])
+def test_bfloat16_changes_the_likelihood_and_its_gradient_by_no_more_than_its_rounding(
+    monkeypatch: pytest.MonkeyPatch, block: int, uncut: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(streamed, "_BLOCK", {"cpu": block})
+    monkeypatch.setattr(streamed, "_UNCUT", uncut)
+    net, x = decoder((24, 24), hidden=32).float(), images(4, (24, 24)).float()
+    z, y, affine = (t.float() if t.is_floating_point() else t for t in draws(7))
+    rows, weights = torch.tensor([0, 0, 1, 3, 3, 3, 2]), torch.linspace(0.1, 1, 7)
+    inputs = [t.requires_grad_() for t in (z, affine, weights)] + list(net.parameters())
+
+    def results(dtype: torch.dtype | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        settings = {"rows": rows, "weights": weights, "density": PixelDensity("bernoulli"), "dtype": dtype}
+        total, _ = net.weighted_log_likelihood(z, y, affine, x, **settings)
+        assert total.dtype == torch.float32
+        return total, torch.autograd.grad(total, inputs)
+
+    (total, whole), (rounded_total, rounded) = results(None), results(torch.bfloat16)
+    torch.testing.assert_close(rounded_total, total, rtol=1e-3, atol=0)
+    assert rounded_total != total
+    for a, b in zip(rounded, whole, strict=True):
+        assert (a - b).norm() < 0.03 * b.norm()
+
+
 def test_gradients_by_finite_differences() -> None:
     net, x = decoder((4, 3), hidden=4), images(2, (4, 3))
     z, y, affine = draws(3)

@@ -181,5 +181,5 @@ def _plain_norm(layer: GroupNorm2d) -> nn.BatchNorm2d:
     norm = layer.norm
     plain = nn.BatchNorm2d(norm.num_features * layer.stack, eps=norm.eps, device=norm.weight.device).eval()
     for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(plain, name).data = getattr(norm, name).detach().repeat_interleave(layer.stack)
+        getattr(plain, name).data = getattr(norm, name).detach().repeat(layer.stack)
     return plain

@@ -163,7 +163,7 @@ def objective(params: Mapping[str, Any]) -> Objective | None:
 
 def _paper_config(params: Mapping[str, Any]) -> PaperConfig:
     chosen = {name: params[name] for name in ("max_epochs", "batch_size", "learning_rate") if params[name] is not None}
-    return PaperConfig(**chosen, pixel_fraction=params.get("pixel_fraction", 1.0))
+    return PaperConfig(**chosen, pixel_fraction=params.get("pixel_fraction", 1.0), precision=params["precision"])
 
 
 def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:

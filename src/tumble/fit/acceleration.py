@@ -52,13 +52,18 @@ def accelerated(model: SSRVAE, settings: FitConfig) -> Iterator[None]:
         for owner, name in ((model, "classify"), (model, "features"), (model.decoder, "forward")):
             if settings.compile:
                 replace_method(stack, owner, name, _compiled(getattr(owner, name)))
-            # A decoder of positions is left as it is: eight bits would place a pixel only to a tenth.
+            # A decoder of positions is left as it is: eight bits would place a pixel only to a tenth. In its streamed
+            # likelihood the layers behind the positions may do with them.
             if settings.precision == "bfloat16" and not isinstance(owner, CoordinateDecoder):
                 replace_method(stack, owner, name, _in_bfloat16(getattr(owner, name)))
+        if settings.precision == "bfloat16" and isinstance(model.decoder, CoordinateDecoder):
+            name = "weighted_log_likelihood"
+            half = functools.partial(model.decoder.weighted_log_likelihood, dtype=torch.bfloat16)
+            replace_method(stack, model.decoder, name, half)
         yield
 
 
-def replace_method(stack: contextlib.ExitStack, owner: nn.Module, name: str, function: Callable[..., Tensor]) -> None:
+def replace_method(stack: contextlib.ExitStack, owner: nn.Module, name: str, function: Callable[..., Any]) -> None:
     """Replace a method on one module until a stack of contexts is left."""
     before = vars(owner).get(name)
     setattr(owner, name, function)

@@ -145,6 +145,7 @@ class CoordinateDecoder(nn.Module):
         weights: Tensor,
         density: PixelDensity,
         subset: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``sum_r weights_r log p(x[rows_r] | z_r, y_r, affine_r)``, much faster than by :meth:`forward`.
 
@@ -167,6 +168,8 @@ class CoordinateDecoder(nn.Module):
         subset : Tensor of shape (batch, m), optional
             Indices of the pixels of each image, row by row, that stand for all: their sum is multiplied by H W / m,
             which has the right expectation where they were drawn at random.
+        dtype : torch.dtype, optional
+            Of the hidden layers, but for their parameters and the positions; as these if not given.
 
         Returns
         -------
@@ -184,7 +187,7 @@ class CoordinateDecoder(nn.Module):
         # tanh(a) = 2 sigmoid(2 a) - 1: factors of 2 join the weights on both sides of a layer.
         first = 2 * self._first(z, y, affine)
         layers = (_folded(self.second, 2.0), _folded(self.third, 2.0), _folded(self.head, 1.0))
-        total, log_px = streamed_log_likelihood(first, layers, weights, pixels, rows, grid, density)
+        total, log_px = streamed_log_likelihood(first, layers, weights, pixels, rows, grid, density, dtype)
         return total / share, log_px / share
 
     def _first(self, z: Tensor, y: Tensor, affine: Tensor) -> Tensor:

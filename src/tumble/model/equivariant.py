@@ -76,26 +76,34 @@ class GroupConv(nn.Module):
         self.register_buffer("order", _stack_order(symmetry), persistent=False)
 
     def kernel(self) -> Tensor:
-        """Weights in every orientation, (out_channels |G|, in_channels [|G|], kernel, kernel)."""
+        """Weights in every orientation, (|G| out_channels, [|G|] in_channels, kernel, kernel)."""
         turned = []
         for i, (quarter_turns, mirrored) in enumerate(self.elements):
             w = self.weight if self.lift else self.weight[:, :, self.order[i]]
             turned.append(torch.rot90(w.flip(-1) if mirrored else w, quarter_turns, (-2, -1)))
-        return torch.stack(turned, dim=1).flatten(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        stacked = torch.stack(turned).transpose(2, 3).flatten(2, 3).flatten(0, 1)
+        return stacked.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in_channels [|G|], H, W) to (batch, out_channels |G|, H', W')."""
+        """Map (batch, [|G|] in_channels, H, W) to (batch, |G| out_channels, H', W')."""
         return F.conv2d(x, self.kernel(), stride=self.stride, padding=1)
 
 
 class GroupNorm2d(nn.Module):
-    """Batch normalisation with one mean and width per feature, shared by its stack of planes."""
+    """Batch normalisation with one mean and width per feature, shared by its stack of planes.
+
+    With the features of one element of the group side by side, an image whose channels come last in memory is one of
+    fewer channels and |G| times as many columns, without a copy.
+    """
 
     def __init__(self, channels: int, symmetry: str) -> None:
         super().__init__()
         self.stack = group_order(symmetry)
-        self.norm = nn.BatchNorm3d(channels)
+        self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (batch, channels |G|, H, W)."""
-        return self.norm(x.unflatten(1, (-1, self.stack))).flatten(1, 2)
+        """Normalise (batch, |G| channels, H, W)."""
+        last = x.permute(0, 2, 3, 1)
+        columns = last.unflatten(3, (self.stack, -1)).flatten(2, 3)
+        normal = self.norm(columns.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return normal.reshape(last.shape).permute(0, 3, 1, 2)

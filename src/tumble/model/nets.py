@@ -163,7 +163,7 @@ class FineTrunk(nn.Module):
         if self.radius is not None:
             x = torch.cat([x, self.radius.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
         features = self.layers(x.contiguous(memory_format=torch.channels_last))
-        return features.unflatten(1, (-1, self.order)).mean(dim=2)
+        return features.unflatten(1, (self.order, -1)).mean(dim=1)
 
 
 class Classifier(nn.Module):
