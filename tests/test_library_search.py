@@ -10,7 +10,7 @@ import pytest
 from helpers_library import make_micrograph, make_particles, make_predictions, make_record
 
 from tumble.errors import ConfigError, LibraryError
-from tumble.library import Library, Query, duplicates, models, neighbours
+from tumble.library import Library, Query, duplicates, models, neighbours, search
 from tumble.pipeline import suggest_labels
 
 N = 120
@@ -103,11 +103,17 @@ QUERIES = [
     Query(model="second", also_predicted=("first", "sphere"), order_by="probability"),
     Query(particle_ids=(5, 3, 117, 9999)),
     Query(descending=True, order_by="particle_id", predicted=("rod",)),
+    Query(predicted=("rod",), order_by="equivalent_diameter_nm", descending=True),
+    Query(predicted=("rod", "cube"), order_by="area_px", label_state="unlabelled"),
+    Query(predicted=("rod",), order_by="area_px", label_state="labelled"),
+    Query(predicted=("cube",), order_by="area_px", measurements={"area_px": (100, 500)}),
 ]
 
 
+@pytest.mark.parametrize("common", [1, 10**6], ids=["common", "rare"])
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
-def test_all_pages_together_are_what_pandas_finds(library, query):
+def test_all_pages_together_are_what_pandas_finds(library, query, common, monkeypatch):
+    monkeypatch.setattr(search, "_COMMON", common)
     expected = naive(library, query)
     assert len(expected) > 0
     assert library.count(query) == len(expected)

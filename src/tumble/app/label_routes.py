@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from tumble.app.deps import LibraryDep, render
+from tumble.app.deps import LibraryDep, render, templates
 from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
 from tumble.app.images import context_image, library_key, particle_box
 from tumble.app.selection import LONGEST_SELECTION, decode_ids, encode_ids
-from tumble.errors import ConfigError, LibraryError
+from tumble.errors import ConfigError, LibraryError, TumbleError
 from tumble.library import Query as Question
 
-__all__ = ["ViewDep", "router"]
+__all__ = ["ViewDep", "router", "warm_up"]
 
 router = APIRouter(tags=["label"])
 
@@ -121,6 +122,27 @@ def _classes(library: Any) -> list[dict[str, Any]]:
     table = library.classes()
     rows = zip(table.index.tolist(), table["colour"].tolist(), table["n_labels"].tolist(), strict=True)
     return [{"name": name, "colour": colour, "n": n} for name, colour, n in rows]
+
+
+def warm_up(library: Any, suggestions: Any, crops: Any) -> None:
+    """Do once what the first page would wait for: compile its templates and statements, load what draws crops.
+
+    Parameters
+    ----------
+    library : Library
+        The open library.
+    suggestions : Suggestions
+        Of the application.
+    crops : CropStore
+        Likewise.
+    """
+    for name in ("base.html", "label.html"):
+        templates.get_template(name)
+    with suppress(TumbleError):  # the page itself will say what is wrong
+        _classes(library)
+        library.micrograph_sources()
+        page = view_page(library, View(sort="id", limit=1), suggestions)
+        crops.embedded([record["id"] for record in page.particles])
 
 
 @router.get("/label", include_in_schema=False)

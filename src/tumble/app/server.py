@@ -80,6 +80,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(begin_suggestions, opened, app.state.suggestions)
+        await run_in_threadpool(label_routes.warm_up, opened, app.state.suggestions, app.state.crops)
         yield
         app.state.suggestions.close()
         if opened is not library:

@@ -32,8 +32,8 @@ from torch.nn import functional as F
 
 __all__ = ["PixelDensity", "streamed_log_likelihood"]
 
-#: Pixels per block of float32. On a CPU the four buffers of a block must fit into the cache beside the weights; on a GPU a block
-#: must fill the device.
+#: Pixels per block of float32. On a CPU the four buffers of a block must fit into the cache beside the weights; on a
+#: GPU a block must fill the device.
 _BLOCK = {"cpu": 1152}
 _BLOCK_ELSEWHERE = 2**19
 #: On a CPU threads take shares of the draws as they get done, so that one on a busy core holds up the others little.
