@@ -22,6 +22,7 @@ from tumble.app.security import CSRF_HEADER, Security
 from tumble.app.server import create_app
 from tumble.errors import ConfigError
 from tumble.library import Library
+from tumble.pipeline import varied_particles
 
 ADDRESS = "http://127.0.0.1:8765"
 TOKEN = "a long secret token"
@@ -104,9 +105,20 @@ def test_pages_are_in_the_order_of_the_view(path):
 
 
 def test_without_a_model_its_orders_say_what_they_need(client):
-    page = client.get("/api/particles?sort=useful").json()
+    page = client.get("/api/particles?sort=uncertain").json()
     assert page["sort"] == "id"
     assert "needs a model" in page["note"]
+
+
+def test_without_a_model_the_gallery_begins_with_particles_that_differ(client, path):
+    client.app.state.suggestions._wait_s = 60
+    page = client.get("/api/particles?limit=8").json()
+    assert (page["sort"], page["note"], page["choosing"]) == ("useful", "", False)
+    with Library(path) as library:
+        assert [one["id"] for one in page["particles"]] == varied_particles(library, 8).index.tolist()
+    assert sorted(walk(client, "sort=useful")) == list(range(1, 61))
+    client.post("/api/labels", json={"ids": [one["id"] for one in page["particles"]], "label": "disc"})
+    assert len(walk(client, "")) == 52  # what has a label is not asked for again
 
 
 def test_labels_are_stored_at_once_and_can_be_taken_back(client, path):

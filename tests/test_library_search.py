@@ -11,7 +11,7 @@ from helpers_library import make_micrograph, make_particles, make_predictions, m
 
 from tumble.errors import ConfigError, LibraryError
 from tumble.library import Library, Query, duplicates, models, neighbours, search
-from tumble.pipeline import suggest_labels
+from tumble.pipeline import ask, suggest_labels, varied_particles
 
 N = 120
 
@@ -315,3 +315,10 @@ def test_a_sample_of_latents_is_always_the_same_and_no_row_is_made_up(library):
     whole, _ = library.latents("second")
     assert sample.equals(whole.loc[sample.index])
     assert sample.index.is_monotonic_increasing
+
+
+def test_of_a_large_library_every_kth_particle_is_a_candidate_for_a_varied_choice(library, monkeypatch):
+    free = set(library.search(Query(label_state="unlabelled", limit=N)).particles.index)
+    assert set(varied_particles(library, N).index) == free
+    monkeypatch.setattr(ask, "_VARIED_OF", 50)  # of 120: every third
+    assert set(varied_particles(library, N).index) == free & set(range(1, N + 1, 3))

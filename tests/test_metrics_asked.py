@@ -10,6 +10,7 @@ from tumble.errors import ConfigError, DataError
 from tumble.metrics import (
     bootstrap_counts,
     choose_to_label,
+    choose_varied,
     cohen_kappa,
     corrected_fractions,
     fleiss_kappa,
@@ -148,3 +149,33 @@ def test_choosing_from_few_or_equal_objects():
         choose_to_label(p, np.zeros((5, 2)), 2)
     with pytest.raises(DataError, match="2 or more classes"):
         choose_to_label(p[:, :1], np.zeros((6, 2)), 2)
+
+
+def test_varied_objects_are_far_apart_and_rare_ones_come_early():
+    rng = np.random.default_rng(0)
+    usual, rare = rng.normal(size=(500, 2)), rng.normal((12, -9), 0.1, size=(5, 2))
+    x = np.concatenate([usual, rare])
+    chosen = choose_varied(x, 10)
+    assert len(set(chosen.tolist())) == 10
+    assert (chosen >= 500).any()
+    assert np.square(x[chosen[0]]).sum() < 0.1  # the most usual one
+    # By comparing all with all: each is as far as any from those before it.
+    scaled = x / (np.percentile(x, 90, axis=0) - np.percentile(x, 10, axis=0))
+    scaled = np.clip(scaled - np.median(scaled, axis=0), -4, 4)
+    gaps = np.linalg.norm(scaled[:, None] - scaled[chosen], axis=2)
+    for k in range(1, 10):
+        nearest = gaps[:, :k].min(axis=1)
+        assert nearest[chosen[k]] == pytest.approx(nearest.max())
+
+
+def test_varied_objects_are_far_from_those_that_are_known():
+    x = np.array([[0.0], [1.0], [10.0]])
+    assert choose_varied(x, 1, known=[[9.0], [10.5]]).tolist() == [0]
+    assert sorted(choose_varied(np.zeros((4, 2)), 9).tolist()) == [0, 1, 2, 3]
+    assert choose_varied([[np.nan], [1.0], [2.0]], 3).size == 3
+    assert choose_varied([[np.nan, 1.0], [np.nan, 5.0]], 2).size == 2
+    assert choose_varied(np.zeros((0, 2)), 3).size == 0
+    with pytest.raises(ConfigError):
+        choose_varied(x, 0)
+    with pytest.raises(DataError, match="known"):
+        choose_varied(x, 1, known=[[1.0, 2.0]])

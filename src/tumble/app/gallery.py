@@ -44,7 +44,7 @@ SHOWS = {
     "contested": "People disagree",
     "mislabelled": "Model contradicts label",
 }
-_NEED_MODEL = frozenset({"useful", "uncertain", "sure", "class", "novel"})
+_NEED_MODEL = frozenset({"uncertain", "sure", "class", "novel"})
 #: Name in the address -> column to order by, and whether large values come first.
 _ORDERS = {
     "uncertain": ("probability", False),
@@ -204,19 +204,19 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
     """
     model = view.model or library.predicting_model()
     # Suggestions would hide most of what was chosen elsewhere.
-    sort = view.sort or ("useful" if model is not None and not view.is_limited else "id")
+    sort = view.sort or ("id" if view.is_limited else "useful")
     if model is None and sort in _NEED_MODEL:
         page = view_page(library, replace(view, sort="id", after="", before=""), suggestions)
         return replace(page, note=f"“{SORTS[sort]}” needs a model that has classified the particles. Train one first.")
     if sort == "useful" and view.show in ("all", "unlabelled") and view.label is None:
-        assert model is not None
         page = _useful(library, view, model, suggestions)
         if page is not None:
             return page
-        view = replace(view, after="", before="")
-        page = view_page(library, replace(view, sort="uncertain"), suggestions)
-        return replace(page, note=_CHOOSING, choosing=True)
-    sort = "uncertain" if sort == "useful" else sort  # what has a label is not asked for again
+        instead, note = ("uncertain", _CHOOSING) if model is not None else ("id", _CHOOSING_VARIED)
+        page = view_page(library, replace(view, sort=instead, after="", before=""), suggestions)
+        return replace(page, note=note, choosing=True)
+    if sort == "useful":  # what has a label is not asked for again
+        sort = "id" if model is None else "uncertain"
     if sort == "class" and view.predicted is None:
         assert model is not None
         return _by_class(library, view, model)
@@ -250,7 +250,7 @@ def _ends(rows: pd.DataFrame, more: bool, view: View, sort: str, column: str) ->
     return GalleryPage(records, sort, ends[1] if has_after else "", ends[0] if has_before else "")
 
 
-def _useful(library: Library, view: View, model: str, suggestions: Suggestions) -> GalleryPage | None:
+def _useful(library: Library, view: View, model: str | None, suggestions: Suggestions) -> GalleryPage | None:
     """Show suggestions in their order; the place is which suggestions they are, and how many came before."""
     state, start = _useful_place(library, view)
     found = suggestions.ids(library, model, state)
@@ -271,6 +271,7 @@ def _useful(library: Library, view: View, model: str, suggestions: Suggestions) 
     return GalleryPage(_records(rows), "useful", after, before, note)
 
 
+_CHOOSING_VARIED = "Particles that differ are being chosen. Until then: in order of finding."
 _CHOOSING = "What is useful next is being chosen. Until then: what the model is least sure of."
 
 

@@ -20,6 +20,8 @@ MOST_SUGGESTED = 300
 class Suggestions:
     """The particles that are useful to label next; kept while labels and models stay as they are.
 
+    Without a model these are particles that differ in size and shape.
+
     Parameters
     ----------
     wait_s : float
@@ -31,19 +33,19 @@ class Suggestions:
     def __init__(self, wait_s: float = 0.15, at_most: int = 8) -> None:
         self._wait_s = wait_s
         self._at_most = at_most
-        self._kept: OrderedDict[tuple[str, str, int], Future[tuple[int, ...]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str | None, int], Future[tuple[int, ...]]] = OrderedDict()
         self._lock = Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
-    def ids(self, library: Library, model: str, state: int) -> tuple[int, ...] | None:
+    def ids(self, library: Library, model: str | None, state: int) -> tuple[int, ...] | None:
         """Return particles, the most useful first, or None where they are not chosen yet.
 
         Parameters
         ----------
         library : Library
             The open library.
-        model : str
-            The model that is unsure.
+        model : str or None
+            The model that is unsure; None where there is none.
         state : int
             Which labels the choice is for; another number asks for a new choice.
         """
@@ -58,7 +60,7 @@ class Suggestions:
                 self._kept.pop(key, None)
             raise
 
-    def _choice(self, key: tuple[str, str, int], library: Library) -> Future[tuple[int, ...]]:
+    def _choice(self, key: tuple[str, str | None, int], library: Library) -> Future[tuple[int, ...]]:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = self._worker.submit(_suggested, library, key[1])
@@ -68,7 +70,7 @@ class Suggestions:
                 self._kept.popitem(last=False)
             return chosen
 
-    def begin(self, library: Library, model: str, state: int, *, at_most_s: float) -> None:
+    def begin(self, library: Library, model: str | None, state: int, *, at_most_s: float) -> None:
         """Let a choice be made that will be asked for, and give it some time; see :meth:`ids`."""
         # The first choice also imports what it takes to choose: a page that is drawn meanwhile would be slow.
         wait([self._choice((library.url, model, state), library)], at_most_s)
@@ -78,10 +80,12 @@ class Suggestions:
         self._worker.shutdown(cancel_futures=True)
 
 
-def _suggested(library: Library, model: str) -> tuple[int, ...]:
-    from tumble.pipeline import suggest_labels  # takes a second to import, and a library may have no model
+def _suggested(library: Library, model: str | None) -> tuple[int, ...]:
+    from tumble.pipeline import suggest_labels, varied_particles  # takes a second to import
 
     try:
+        if model is None:
+            return tuple(int(i) for i in varied_particles(library, MOST_SUGGESTED).index)
         return tuple(int(i) for i in suggest_labels(library, MOST_SUGGESTED, model=model).index)
     except DataError:  # every particle is labelled
         return ()
@@ -99,6 +103,4 @@ def begin_suggestions(library: Library, suggestions: Suggestions, at_most_s: flo
     at_most_s : float
         How long to wait for it.
     """
-    model = library.predicting_model()
-    if model is not None:
-        suggestions.begin(library, model, library.newest_label_action(), at_most_s=at_most_s)
+    suggestions.begin(library, library.predicting_model(), library.newest_label_action(), at_most_s=at_most_s)

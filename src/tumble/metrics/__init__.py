@@ -9,7 +9,7 @@ from tumble.metrics.agreement import cohen_kappa, fleiss_kappa, pairwise_agreeme
 from tumble.metrics.angles import angle_error, circular_correlation
 from tumble.metrics.classes import balanced_accuracy, confusion, expected_calibration_error, recall_per_class
 from tumble.metrics.fractions import bootstrap_counts, corrected_fractions
-from tumble.metrics.labelling import choose_to_label
+from tumble.metrics.labelling import choose_to_label, choose_varied
 from tumble.metrics.segmentation import SegmentationMatch, match_segmentations
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap_counts",
     "choose_to_label",
+    "choose_varied",
     "circular_correlation",
     "cohen_kappa",
     "confusion",

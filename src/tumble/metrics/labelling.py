@@ -9,10 +9,12 @@ from sklearn.utils import check_random_state
 
 from tumble.errors import ConfigError, DataError
 
-__all__ = ["choose_to_label", "uncertainty"]
+__all__ = ["choose_to_label", "choose_varied", "uncertainty"]
 
 #: Candidates are this many times as many as are asked for.
 POOL = 10
+#: Measurements further out than this many times the spread of most objects count as just as far.
+_FARTHEST = 4.0
 
 
 def uncertainty(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -93,6 +95,75 @@ def choose_to_label(
         order = np.argsort(distances[:, group], kind="stable")
         chosen.append(next(int(i) for i in order if int(i) not in chosen))
     return pool[np.sort(chosen)].astype(np.int64)
+
+
+def choose_varied(features: npt.ArrayLike, n: int, *, known: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+    """Choose objects that differ, for a first set of labels.
+
+    Starts with the most usual object, or with those that are known, and takes again and again the one that is farthest
+    from all before (farthest-first traversal [1]_). Of rare objects there are many among the first, where a random
+    choice has hardly any.
+
+    Parameters
+    ----------
+    features : array of shape (m, L)
+        Measurements of the objects. Each is centred on its median and divided by the distance between its first and
+        last tenth; NaN counts as the median.
+    n : int
+        How many to choose; all, if there are no more.
+    known : array of shape (k, L), optional
+        Measurements of objects that have a label already.
+
+    Returns
+    -------
+    ndarray of shape (min(n, m),), int64
+        Positions in the order of their choice.
+
+    Raises
+    ------
+    ConfigError, DataError
+        n is below 1, or the arrays do not fit.
+
+    References
+    ----------
+    .. [1] T. F. Gonzalez, Theoretical Computer Science, 1985, 38, 293-306.
+
+    Examples
+    --------
+    >>> choose_varied([[1.0], [1.1], [1.2], [9.0], [5.0]], 3).tolist()
+    [2, 3, 4]
+    """
+    x = np.asarray(features, dtype=np.float64)
+    if n < 1:
+        raise ConfigError(f"n is {n}; choose at least one.")
+    if x.ndim != 2:
+        raise DataError(f"features must be of shape (objects, measurements), not {x.shape}.")
+    old = np.empty((0, x.shape[1])) if known is None else np.asarray(known, dtype=np.float64)
+    if old.ndim != 2 or old.shape[1] != x.shape[1]:
+        raise DataError(f"known must be of shape (objects, {x.shape[1]}), not {old.shape}.")
+    scaled = _robust(np.concatenate([old, x]))
+    old, x = scaled[: len(old)], scaled[len(old) :]
+    distance = np.full(len(x), np.inf)
+    for one in old:
+        np.minimum(distance, np.square(x - one).sum(axis=1), out=distance)
+    chosen: list[int] = []
+    for _ in range(min(n, len(x))):
+        i = int(np.argmax(distance) if chosen or len(old) else np.argmin(np.square(x).sum(axis=1)))
+        chosen.append(i)
+        np.minimum(distance, np.square(x - x[i]).sum(axis=1), out=distance)
+        distance[i] = -1.0  # not again, even where objects coincide
+    return np.array(chosen, dtype=np.int64)
+
+
+def _robust(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Centre on the median, divide by the spread of most, and bound what is far out."""
+    if not len(x):
+        return x
+    x = np.where(np.isnan(x).all(axis=0), 0.0, x)  # a measurement that no object has tells none apart
+    x = x - np.nanmedian(x, axis=0)
+    low, high = np.nanpercentile(x, [10, 90], axis=0)
+    spread = high - low
+    return np.clip(np.nan_to_num(x / np.where(spread > 0, spread, 1.0)), -_FARTHEST, _FARTHEST)
 
 
 def _unit_variance(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

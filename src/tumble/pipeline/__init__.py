@@ -6,7 +6,7 @@ interrupted stores nothing. torch is imported by the steps that need it, so that
 start quickly.
 """
 
-from tumble.pipeline.ask import class_counts, compare_models, label_agreement, suggest_labels
+from tumble.pipeline.ask import class_counts, compare_models, label_agreement, suggest_labels, varied_particles
 from tumble.pipeline.classify import ClassifiedLibrary, classify_library
 from tumble.pipeline.cluster import Cluster, open_cluster
 from tumble.pipeline.evaluate import BASELINE, evaluate
@@ -40,5 +40,6 @@ __all__ = [
     "open_cluster",
     "parse_class_names",
     "suggest_labels",
+    "varied_particles",
     "write_preview",
 ]

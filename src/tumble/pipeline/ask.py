@@ -14,7 +14,7 @@ from tumble.library import Query
 from tumble.metrics.agreement import cohen_kappa, fleiss_kappa, pairwise_agreement
 from tumble.metrics.classes import confusion
 from tumble.metrics.fractions import bootstrap_counts, corrected_fractions
-from tumble.metrics.labelling import POOL, choose_to_label, uncertainty
+from tumble.metrics.labelling import POOL, choose_to_label, choose_varied, uncertainty
 
 if TYPE_CHECKING:
     from tumble.library import Library
@@ -27,10 +27,14 @@ __all__ = [
     "compare_models",
     "label_agreement",
     "suggest_labels",
+    "varied_particles",
 ]
 
 #: Below so many tested particles of a class its error rates are a guess.
 MIN_TESTED = 5
+#: What tells particles apart at a glance, and of how many at most a varied choice is made.
+_VARIED_BY = ("area_px", "solidity", "eccentricity")
+_VARIED_OF, _VARIED_FROM_LABELS = 100_000, 1000
 
 
 @dataclass(frozen=True)
@@ -284,3 +288,43 @@ def suggest_labels(library: Library, n: int = 20, *, model: str | None = None, r
         },
         index=pd.Index(ids[chosen], name="particle_id"),
     )
+
+
+def varied_particles(library: Library, n: int = 20) -> pd.DataFrame:
+    """Suggest unlabelled particles that differ in size and shape, for the first labels, when there is no model yet.
+
+    Parameters
+    ----------
+    library : Library
+        An open library.
+    n : int, default 20
+        How many.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by `particle_id`, in the order of their choice, see :func:`tumble.metrics.choose_varied`: `area_px`,
+        `solidity`, `eccentricity`. Of a library of more than 100,000 particles, every k-th is a candidate.
+
+    Raises
+    ------
+    DataError
+        Every particle has a label.
+    """
+    anything: dict[str, tuple[None, None]] = dict.fromkeys(_VARIED_BY, (None, None))
+    last = library.search(Query(descending=True, limit=1)).particles.index
+    step = -(-int(last[0]) // _VARIED_OF) if len(last) else 1
+    candidates = tuple(range(1, int(last[0]) + 1, step)) if step > 1 else None
+    query = Query(label_state="unlabelled", particle_ids=candidates, measurements=anything, limit=_VARIED_OF)
+    free = library.search(query).particles
+    if free.empty:
+        raise DataError(f"{library.url}: no particle is without a label.")
+    labelled = Query(label_state="labelled", measurements=anything, limit=_VARIED_FROM_LABELS)
+    known = _shapes(library.search(labelled).particles)
+    return free.iloc[choose_varied(_shapes(free), n, known=known)][list(_VARIED_BY)]
+
+
+def _shapes(particles: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Measurements that tell particles apart; of areas it is the ratio that counts."""
+    table = particles.reindex(columns=list(_VARIED_BY)).astype(np.float64)
+    return table.assign(area_px=np.log(table["area_px"].clip(lower=1e-9))).to_numpy()
