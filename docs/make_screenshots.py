@@ -85,7 +85,7 @@ def prepared(demo: Path, folder: Path) -> tuple[Path, str]:
         given = [rng.choice(names) if rng.random() < 0.12 else labels[i] for i in ids]
         library.add_labels(ids.tolist(), given, author="bob", source="screenshots")
         if len(library.models()) < 2:
-            fit_library(library, folder / "shorter", estimator=SSRVAEClassifier(max_epochs=4, random_state=1))
+            fit_library(library, folder / "shorter", estimator=SSRVAEClassifier(max_epochs=25, random_state=1))
             classify_library(library, folder / "shorter")
         return path, str(library.models()["name"].iloc[0])
 
@@ -143,7 +143,7 @@ def _closer(page: Page) -> None:
 
 def _train(page: Page) -> None:
     """Train for a while, so that there are curves."""
-    page.fill("input[name=max_epochs]", "6")
+    page.fill("input[name=max_epochs]", "40")
     page.click("#start-button")
     end = time.monotonic() + 5 * PATIENCE_S
     while not (page.text_content("#run-title") or "").startswith("Done"):

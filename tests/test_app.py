@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers_app import fill
 from helpers_library import make_predictions, make_record
+from PIL import Image
 
 pytest.importorskip("fastapi")
 
@@ -244,6 +245,35 @@ def test_pictures_of_a_view_are_exported(client):
     assert all(name.count("/") == 1 and ".." not in name for name in names)
     nothing = client.get("/export/crops.zip?ids=999")
     assert (nothing.status_code, "nothing to export" in nothing.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_page_of_the_gallery_comes_as_a_figure(client, path, kind):
+    client.post("/api/labels", json={"ids": [4, 5], "label": "two $words & more"})
+    answer = client.get(f"/export/page.{kind}?sort=id&limit=12")
+    assert answer.status_code == 200
+    assert f'filename="page.{kind}"' in answer.headers["content-disposition"]
+    if kind == "svg":
+        assert answer.text.count("<image") == 12
+    else:
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.width == 1500
+    second = client.get("/api/particles?sort=id&limit=12").json()["after"]
+    assert client.get(f"/export/page.{kind}?sort=id&limit=12&after={second}").content != answer.content
+    assert client.get(f"/export/page.{kind}?ids=999").status_code == 400
+    assert client.get("/export/page.exe").status_code == 422
+
+
+def test_the_curves_of_a_training_come_as_table_and_figure(client):
+    nothing = client.get("/export/training.csv")
+    assert (nothing.status_code, "no curves" in nothing.text) == (404, True)
+    run = client.app.state.runs.status()
+    curves = {"loss": [3.5, None, 1.25], "validation_accuracy": [0.5, 0.75, 1.0]}
+    client.app.state.runs.status = lambda: {**run, "epochs": [1, 2, 3], "curves": curves}
+    table = client.get("/export/training.csv").text.splitlines()
+    assert table == ["epoch,loss,validation_accuracy", "1,3.5,0.5", "2,,0.75", "3,1.25,1.0"]
+    assert client.get("/export/training.png").content[:4] == b"\x89PNG"
+    assert b"<svg" in client.get("/export/training.svg").content
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Exports of the gallery: the particles of a view as a table, a contact sheet or crops."""
+"""Exports of the gallery: the particles of a view as a table, a contact sheet or crops, and a page as it is shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from tumble.app.deps import LibraryDep
+from tumble.app.explore.frame import FigureKind, colours_of, figure_response
+from tumble.app.gallery import view_page
 from tumble.app.label_routes import ViewDep
 from tumble.errors import ConfigError
 from tumble.export import export_library
@@ -64,6 +66,19 @@ def export_pdf_sheet(library: LibraryDep, view: ViewDep) -> Response:
 def export_crops(library: LibraryDep, view: ViewDep) -> Response:
     """Return the crops of a view as PNG files in a folder for each class."""
     return _pictures(library, view, "crops.zip")
+
+
+@router.get("/export/page.{kind}")
+def export_page(request: Request, library: LibraryDep, view: ViewDep, kind: FigureKind) -> Response:
+    """Return a page of the gallery as a figure."""
+    from tumble.app.page_figures import gallery_figure  # takes a second to import
+
+    particles = view_page(library, view, request.app.state.suggestions).particles
+    if not particles:
+        raise ConfigError("no particle meets all these conditions: there is nothing to export.")
+    crops = [library.crops([one["id"]])[0] for one in particles]  # each alone: they may differ in size
+    colours = colours_of(library)
+    return figure_response(lambda: gallery_figure(crops, particles, colours), kind, "page")
 
 
 def _pictures(library: Any, view: View, name: str) -> Response:

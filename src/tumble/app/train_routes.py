@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import pandas as pd
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tumble.app.deps import LibraryDep, render
+from tumble.app.explore.frame import FigureKind, csv_response, figure_response
 
 __all__ = ["router"]
 
@@ -67,6 +69,29 @@ def frame(
     if content is None:
         raise HTTPException(404, f"{name} has kept no images of class {k} after epoch {epoch}.")
     return Response(content, media_type="image/png")
+
+
+@router.get("/export/training.csv")
+def export_curves(request: Request) -> Response:
+    """Return the losses and the accuracy of the newest run, a row for each epoch."""
+    epochs, curves = _curves(request)
+    return csv_response(pd.DataFrame(curves, index=pd.Index(epochs, name="epoch")), "training")
+
+
+@router.get("/export/training.{kind}")
+def export_curves_as_figure(request: Request, kind: FigureKind) -> Response:
+    """Return the curves of the newest run as a figure."""
+    from tumble.app.page_figures import training_figure  # takes a second to import
+
+    epochs, curves = _curves(request)
+    return figure_response(lambda: training_figure(epochs, curves), kind, "training")
+
+
+def _curves(request: Request) -> tuple[list[int], dict[str, list[float | None]]]:
+    run = request.app.state.runs.status()
+    if not run.get("epochs"):
+        raise HTTPException(404, "No training has finished an epoch yet: there are no curves.")
+    return run["epochs"], run["curves"]
 
 
 @router.post("/api/train")

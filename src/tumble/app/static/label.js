@@ -402,6 +402,12 @@
     if (!exports.contains(event.target) || event.target.matches("a")) exports.open = false;
   });
   document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
+  exports.addEventListener("toggle", () => { // a page has its place, too, which changes as pages are turned
+    const query = address();
+    query.set("sort", page.sort);
+    query.delete("at");
+    exports.querySelectorAll("[data-page]").forEach((link) => { link.href = `${link.pathname}?${query}`; });
+  });
   document.getElementById("zoom").addEventListener("close", () => mark());
   document.addEventListener("tumble:labels", () => { ready.clear(); freshen(); });
   window.addEventListener("popstate", reload);

@@ -22,7 +22,7 @@
     bar(run, active);
     const curves = run.curves ?? {};
     const drawn = (run.epochs ?? []).length > 0;
-    element("charts").hidden = !drawn;
+    element("charts").hidden = element("curves-out").hidden = !drawn;
     if (drawn) {
       draw(element("chart-loss"), run.epochs, curves.loss ?? [], run.max_epochs);
       const accuracy = curves.validation_accuracy ?? [];
