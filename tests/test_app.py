@@ -19,6 +19,7 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
+from tumble.app import gallery, suggestions
 from tumble.app.security import CSRF_HEADER, Security
 from tumble.app.server import create_app
 from tumble.errors import ConfigError
@@ -120,6 +121,19 @@ def test_without_a_model_the_gallery_begins_with_particles_that_differ(client, p
     assert sorted(walk(client, "sort=useful")) == list(range(1, 61))
     client.post("/api/labels", json={"ids": [one["id"] for one in page["particles"]], "label": "disc"})
     assert len(walk(client, "")) == 52  # what has a label is not asked for again
+
+
+def test_the_end_of_the_suggestions_is_not_taken_for_the_end_of_the_library(client, monkeypatch):
+    monkeypatch.setattr(suggestions, "MOST_SUGGESTED", 20)
+    monkeypatch.setattr(gallery, "MOST_SUGGESTED", 20)
+    client.app.state.suggestions.close()
+    client.app.state.suggestions = suggestions.Suggestions(wait_s=60)
+    assert len(walk(client, "sort=useful", limit=10)) == 20
+    first = client.get("/api/particles?sort=useful&limit=10").json()
+    assert first["note"] == ""
+    last = client.get(f"/api/particles?sort=useful&limit=10&after={first['after']}").json()
+    assert "another order" in last["note"]
+    client.app.state.suggestions.close()
 
 
 def test_labels_are_stored_at_once_and_can_be_taken_back(client, path):

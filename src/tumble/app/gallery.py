@@ -268,6 +268,8 @@ def _useful(library: Library, view: View, model: str | None, suggestions: Sugges
     after = f"{state},{start + view.limit}" if start + view.limit < len(found) else ""
     before = f"{state},{max(0, start - view.limit)}" if start else ""
     note = "" if found else "Nothing is left to suggest: every particle here has a label, or is sure."
+    if not after and len(found) == MOST_SUGGESTED:
+        note = f"Only the first {MOST_SUGGESTED} are chosen. Label some, or take another order to see all particles."
     return GalleryPage(_records(rows), "useful", after, before, note)
 
 

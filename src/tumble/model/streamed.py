@@ -296,7 +296,8 @@ class _Buffers:
         self.hidden = hidden
         self.whole = [like.new_ones(hidden + 1, n_columns) for _ in range(3)]
         self.spare = like.new_empty(hidden, n_columns)
-        self.gradients = tuple(torch.zeros_like(layer) for layer in task.layers)
+        second, third, out = task.layers
+        self.gradients = (torch.zeros_like(second), torch.zeros_like(third), torch.zeros_like(out))
         self._use(n_columns)
 
     def _use(self, n_columns: int) -> None:
