@@ -81,7 +81,7 @@ def take(folder: Path, clock: Clock, pace: float, n_labels: int, n_corrections: 
     run("extract", load_nanogold().filename, "--library", library)
     clock.step("extract")
     known = reference(library)
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with server(library) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800}, accept_downloads=True)
@@ -134,17 +134,16 @@ def label(page: Any, known: dict[int, str], classes: list[str], n: int, pace: fl
     """Label the particles with the orange frame, one after the other, by key."""
     keys = {shown: str(i + 1) for i, shown in enumerate(page_classes(page))}
     page.focus("#gallery")
-    given, seen = 0, 0
-    while given < n and seen < 20 * n:
-        particle = int(page.locator("#gallery .crop.focus").get_attribute("data-id") or 0)
+    given = 0
+    while given < n:
         time.sleep(pace)
-        seen += 1
-        if known.get(particle) in classes:
-            page.keyboard.press(keys[known[particle]])
-            given += 1
-        else:
-            page.keyboard.press(" ")
-        page.wait_for_timeout(30)
+        particle = int(page.locator("#gallery .crop.focus").get_attribute("data-id") or 0)
+        labelled = known.get(particle) in classes
+        page.keyboard.press(keys[known[particle]] if labelled else " ")
+        given += labelled
+        if given < n:  # the next one has the frame, on another page perhaps
+            gone = f"document.querySelector('#gallery .crop.focus')?.dataset.id !== '{particle}'"
+            page.wait_for_function(gone, timeout=10_000)
 
 
 def page_classes(page: Any) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from helpers_app import fill
 from helpers_library import make_predictions, make_record
 from PIL import Image
@@ -19,7 +20,7 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
-from tumble.app import gallery, suggestions
+from tumble.app import export_routes, gallery, page_figures, suggestions
 from tumble.app.security import CSRF_HEADER, Security
 from tumble.app.server import create_app
 from tumble.errors import ConfigError
@@ -276,6 +277,44 @@ def test_a_page_of_the_gallery_comes_as_a_figure(client, path, kind):
     assert client.get(f"/export/page.{kind}?sort=id&limit=12&after={second}").content != answer.content
     assert client.get(f"/export/page.{kind}?ids=999").status_code == 400
     assert client.get("/export/page.exe").status_code == 422
+
+
+def test_the_exported_page_is_the_one_that_is_named(client, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        page_figures, "gallery_figure", lambda crops, particles, colours: shown.extend(one["id"] for one in particles)
+    )
+    monkeypatch.setattr(export_routes, "figure_response", lambda make, kind, name: make() or "drawn")
+    client.post("/api/labels", json={"ids": [9, 2], "label": "disc"})  # by now the order would be another one
+    assert client.get("/export/page.png?ids=9,2,31,4&limit=4").status_code == 200
+    assert shown == [9, 2, 31, 4]
+
+
+def test_new_particles_are_shown_at_once(tmp_path):
+    path = tmp_path / "new.db"
+    with Library(path, create=True):
+        pass
+    with client_of(path) as client:
+        client.app.state.suggestions._wait_s = 60
+        assert client.get("/api/particles").json()["particles"] == []
+        fill(path)
+        assert len(ids_of(client.get("/api/particles"))) == 60
+
+
+def test_a_damaged_crop_does_not_keep_the_page_from_opening(path):
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE particle_images SET crop = x'0102' WHERE particle_id = 1"))
+    engine.dispose()
+    with client_of(path) as client:
+        assert ids_of(client.get("/api/particles?sort=id&ids=7&crops=false")) == [7]
+
+
+def test_one_micrograph_is_shown_whole_while_there_is_no_model(path):
+    fill(path, n=20, seed=3)
+    with client_of(path) as client:
+        page = client.get("/api/particles?micrograph=2").json()
+        assert (page["sort"], len(page["particles"])) == ("id", 20)
 
 
 def test_the_curves_of_a_training_come_as_table_and_figure(client):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers_library import make_micrograph, make_particles, make_predictions, make_record
 
-from tumble.errors import ConfigError, LibraryError
+from tumble.errors import ConfigError, DataError, LibraryError
 from tumble.library import Library, Query, duplicates, models, neighbours, search
 from tumble.pipeline import ask, suggest_labels, varied_particles
 
@@ -110,10 +110,10 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("common", [1, 10**6], ids=["common", "rare"])
+@pytest.mark.parametrize("walk", [1, 10**6], ids=["short", "long"])
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
-def test_all_pages_together_are_what_pandas_finds(library, query, common, monkeypatch):
-    monkeypatch.setattr(search, "_COMMON", common)
+def test_all_pages_together_are_what_pandas_finds(library, query, walk, monkeypatch):
+    monkeypatch.setattr(search, "_WALK", walk)
     expected = naive(library, query)
     assert len(expected) > 0
     assert library.count(query) == len(expected)
@@ -132,6 +132,27 @@ def test_all_pages_together_are_what_pandas_finds(library, query, common, monkey
         assert frame["micrograph_id"].tolist() == rows["micrograph_id"].tolist()
         np.testing.assert_array_equal(frame["probability"], rows["probability"])
         assert frame["predicted"].tolist() == rows["predicted"].tolist()
+
+
+def test_a_page_of_a_class_by_size_is_found_by_walking_only_where_it_fills(library, monkeypatch):
+    few = Query(predicted=("rod",), order_by="area_px", limit=3)
+    rods = library.count(few)
+
+    def is_walked(query):
+        with library._database.reading() as connection:
+            return search._walked(connection, query, search._model_of(connection, query)) is not None
+
+    assert is_walked(few)
+    assert is_walked(dataclasses.replace(few, label_state="unlabelled", descending=True))
+    assert not is_walked(dataclasses.replace(few, limit=rods))  # there is no next page
+    assert not is_walked(dataclasses.replace(few, probability=(0.1, None)))
+    assert not is_walked(dataclasses.replace(few, measurements={"area_px": (100, None)}))
+    assert not is_walked(dataclasses.replace(few, order_by="solidity"))  # has no index
+    monkeypatch.setattr(search, "_WALK", 1)
+    by_size = library.search(Query(predicted=("rod", "cube", "sphere"), order_by="area_px", limit=N)).particles
+    first = by_size["predicted"].iloc[0]
+    rare = next(name for name in ("rod", "cube", "sphere") if name != first)
+    assert not is_walked(Query(predicted=(rare,), order_by="area_px", limit=1))
 
 
 def test_pages_of_equal_values_repeat_and_lose_nothing():
@@ -322,3 +343,15 @@ def test_of_a_large_library_every_kth_particle_is_a_candidate_for_a_varied_choic
     assert set(varied_particles(library, N).index) == free
     monkeypatch.setattr(ask, "_VARIED_OF", 50)  # of 120: every third
     assert set(varied_particles(library, N).index) == free & set(range(1, N + 1, 3))
+
+
+def test_a_varied_choice_falls_back_to_those_in_between():
+    with Library("sqlite://", create=True) as library:
+        library.add_micrograph(make_micrograph(0), make_particles(9))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ask, "_VARIED_OF", 4)  # of 9: every third
+            library.add_labels([1, 4, 7], ["rod"] * 3, author="ann", source="test")
+            assert set(varied_particles(library, 9).index) <= {2, 3, 5, 6, 8, 9}
+            library.add_labels(range(1, 10), ["rod"] * 9, author="ann", source="test")
+            with pytest.raises(DataError, match="without a label"):
+                varied_particles(library, 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from argparse import Namespace
 from itertools import chain
@@ -356,7 +357,8 @@ def test_one_kind_of_images_alone(n_labelled: int, n_unlabelled: int) -> None:
     assert ("elbo_labelled" in parts) == bool(n_labelled)
 
 
-def test_the_loop_takes_it_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [False, True])
+def test_the_loop_takes_it_and_resumes(tmp_path: Path, older: bool) -> None:
     config = PaperConfig(max_epochs=2, batch_size=8, labelled_batch_size=4)
     x = images(20, (9, 9)).float().numpy()
     data = TrainingData(x, np.where(np.arange(20) < 6, np.arange(20) % 3, -1))
@@ -375,6 +377,10 @@ def test_the_loop_takes_it_and_resumes(tmp_path: Path) -> None:
     through = fit_ssrvae(data, shape, config.loop_settings(), **settings)
     with pytest.raises(KeyboardInterrupt):
         fit_ssrvae(data, shape, config.loop_settings(), callbacks=[stop_at(1)], **settings)
+    if older:  # from before there was a choice of precision
+        run = json.loads((tmp_path / "run.json").read_text())
+        del run["identity"]["objective"][1]["config"]["precision"]
+        (tmp_path / "run.json").write_text(json.dumps(run))
     again = fit_ssrvae(data, shape, config.loop_settings(), checkpoint=tmp_path, resume=True, **settings)
     assert again.history == through.history
     assert through.history.keys() >= {"loss", "kl", "elbo_unlabelled", "elbo_labelled", "classification"}

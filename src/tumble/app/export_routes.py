@@ -70,10 +70,13 @@ def export_crops(library: LibraryDep, view: ViewDep) -> Response:
 
 @router.get("/export/page.{kind}")
 def export_page(request: Request, library: LibraryDep, view: ViewDep, kind: FigureKind) -> Response:
-    """Return a page of the gallery as a figure."""
+    """Return a page of the gallery as a figure; particles that are named by `ids` in the order of their names."""
     from tumble.app.page_figures import gallery_figure  # takes a second to import
 
     particles = view_page(library, view, request.app.state.suggestions).particles
+    if view.ids is not None:
+        place = {particle: i for i, particle in enumerate(view.ids)}
+        particles = sorted(particles, key=lambda one: place[one["id"]])
     if not particles:
         raise ConfigError("no particle meets all these conditions: there is nothing to export.")
     crops = [library.crops([one["id"]])[0] for one in particles]  # each alone: they may differ in size

@@ -204,7 +204,8 @@ def view_page(library: Library, view: View, suggestions: Suggestions) -> Gallery
     """
     model = view.model or library.predicting_model()
     # Suggestions would hide most of what was chosen elsewhere.
-    sort = view.sort or ("id" if view.is_limited else "useful")
+    limited = view.is_limited or (model is None and view.micrograph is not None)
+    sort = view.sort or ("id" if limited else "useful")
     if model is None and sort in _NEED_MODEL:
         page = view_page(library, replace(view, sort="id", after="", before=""), suggestions)
         return replace(page, note=f"“{SORTS[sort]}” needs a model that has classified the particles. Train one first.")
@@ -256,6 +257,7 @@ def _useful(library: Library, view: View, model: str | None, suggestions: Sugges
     found = suggestions.ids(library, model, state)
     if found is None:
         return None
+    complete = len(found) < MOST_SUGGESTED
     if view.predicted is not None or view.micrograph is not None or view.is_limited:
         if view.ids is not None:
             chosen = frozenset(view.ids)
@@ -267,9 +269,11 @@ def _useful(library: Library, view: View, model: str | None, suggestions: Sugges
     rows = library.search(query).particles.reindex(list(here))
     after = f"{state},{start + view.limit}" if start + view.limit < len(found) else ""
     before = f"{state},{max(0, start - view.limit)}" if start else ""
-    note = "" if found else "Nothing is left to suggest: every particle here has a label, or is sure."
-    if not after and len(found) == MOST_SUGGESTED:
-        note = f"Only the first {MOST_SUGGESTED} are chosen. Label some, or take another order to see all particles."
+    note = ""
+    if not after and not complete:
+        note = f"At most {MOST_SUGGESTED} are chosen at a time. Label some, or take another order to see all particles."
+    elif not found:
+        note = "Nothing is left to suggest: every particle here has a label" + (", or is sure." if model else ".")
     return GalleryPage(_records(rows), "useful", after, before, note)
 
 

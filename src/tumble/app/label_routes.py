@@ -14,7 +14,7 @@ from tumble.app.deps import LibraryDep, render, templates
 from tumble.app.gallery import PAGE_SIZE, SHOWS, SORTS, View, view_page
 from tumble.app.images import context_image, library_key, particle_box
 from tumble.app.selection import LONGEST_SELECTION, decode_ids, encode_ids
-from tumble.errors import ConfigError, LibraryError, TumbleError
+from tumble.errors import ConfigError, LibraryError
 from tumble.library import Query as Question
 
 __all__ = ["ViewDep", "router", "warm_up"]
@@ -138,7 +138,7 @@ def warm_up(library: Any, suggestions: Any, crops: Any) -> None:
     """
     for name in ("base.html", "label.html"):
         templates.get_template(name)
-    with suppress(TumbleError):  # the page itself will say what is wrong
+    with suppress(Exception):  # whatever it is, the page itself will say what is wrong
         _classes(library)
         library.micrograph_sources()
         page = view_page(library, View(sort="id", limit=1), suggestions)

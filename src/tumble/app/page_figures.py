@@ -54,7 +54,7 @@ def gallery_figure(
             row, left = divmod(i, _COLUMNS)
             bottom = row * (1 + _WRITTEN) + _CROP
             extent = (left, left + _CROP, bottom, bottom - _CROP)
-            axes.imshow(crop, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+            axes.imshow(crop, cmap="gray", vmin=0, vmax=255, interpolation="none", extent=extent)
             label = particle["label"]
             if label is not None:
                 axes.add_patch(Rectangle((left, bottom), _CROP, 0.05, color=colours.get(label, INK), linewidth=0))

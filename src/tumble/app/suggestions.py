@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["MOST_SUGGESTED", "Suggestions", "begin_suggestions"]
 
 MOST_SUGGESTED = 300
+#: Library, model, newest action on labels, and without a model the newest particle.
+_Key = tuple[str, str | None, int, int]
 
 
 class Suggestions:
@@ -33,7 +35,7 @@ class Suggestions:
     def __init__(self, wait_s: float = 0.15, at_most: int = 8) -> None:
         self._wait_s = wait_s
         self._at_most = at_most
-        self._kept: OrderedDict[tuple[str, str | None, int], Future[tuple[int, ...]]] = OrderedDict()
+        self._kept: OrderedDict[_Key, Future[tuple[int, ...]]] = OrderedDict()
         self._lock = Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
@@ -49,7 +51,7 @@ class Suggestions:
         state : int
             Which labels the choice is for; another number asks for a new choice.
         """
-        key = (library.url, model, state)
+        key = _key(library, model, state)
         chosen = self._choice(key, library)
         try:
             return chosen.result(timeout=self._wait_s)
@@ -60,7 +62,7 @@ class Suggestions:
                 self._kept.pop(key, None)
             raise
 
-    def _choice(self, key: tuple[str, str | None, int], library: Library) -> Future[tuple[int, ...]]:
+    def _choice(self, key: _Key, library: Library) -> Future[tuple[int, ...]]:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = self._worker.submit(_suggested, library, key[1])
@@ -73,11 +75,16 @@ class Suggestions:
     def begin(self, library: Library, model: str | None, state: int, *, at_most_s: float) -> None:
         """Let a choice be made that will be asked for, and give it some time; see :meth:`ids`."""
         # The first choice also imports what it takes to choose: a page that is drawn meanwhile would be slow.
-        wait([self._choice((library.url, model, state), library)], at_most_s)
+        wait([self._choice(_key(library, model, state), library)], at_most_s)
 
     def close(self) -> None:
         """Wait for the choice that is being made, so that the library can be closed."""
         self._worker.shutdown(cancel_futures=True)
+
+
+def _key(library: Library, model: str | None, state: int) -> _Key:
+    # A model's predictions make particles candidates; without one each new particle is a candidate at once.
+    return library.url, model, state, library.newest_particle() if model is None else 0
 
 
 def _suggested(library: Library, model: str | None) -> tuple[int, ...]:

@@ -159,7 +159,11 @@ def fit_ssrvae(
     run = Run(data, model_config, settings, objective, class_prior=class_prior, seed=seed, ranks=ranks)
     session = _Session(run, validation, callbacks, identity, started)
     if folder is not None and state is not None:
-        older = {"model": defaults_of(model_config), "settings": defaults_of(settings)}
+        older = {
+            "model": defaults_of(model_config),
+            "settings": defaults_of(settings),
+            "objective": [type(objective).__name__, defaults_of(objective) if _settings_of(objective) else {}],
+        }
         check_identity(folder, state.identity, identity, older)
     elif folder is not None and ranks.leads:
         discard_state(folder)

@@ -69,8 +69,8 @@ class PaperConfig:
     analytic_kl : bool
         Divergences in closed form in place of their value at the draw; same expectation, less noise.
     precision : {"float32", "bfloat16"}
-        Arithmetic of the networks. In bfloat16 the likelihood of the coordinate decoder costs a third where the
-        processor has matrix units.
+        Arithmetic of the networks, which the loop sets by :meth:`loop_settings`. In bfloat16 the likelihood of the
+        coordinate decoder costs a third where the processor has matrix units.
     """
 
     max_epochs: int = 100

@@ -236,6 +236,8 @@ def defaults_of(settings: DataclassInstance) -> dict[str, Any]:
 
 
 def _completed(entry: Any, defaults: Any) -> Any:
+    if isinstance(entry, list) and isinstance(defaults, list) and len(entry) == len(defaults):
+        return [_completed(part, default) for part, default in zip(entry, defaults, strict=True)]
     # Whatever else a damaged file holds in place of a dict stays as it is, and differs from what is expected.
     if not isinstance(entry, dict) or not isinstance(defaults, dict):
         return entry

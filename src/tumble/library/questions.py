@@ -191,6 +191,11 @@ class Questions:
         with self._database.reading() as connection:
             return label_actions.newest_action(connection)
 
+    def newest_particle(self) -> int:
+        """Return the largest id of a particle, 0 where there is none: another number means that some were added."""
+        with self._database.reading() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(particles.c.id))) or 0)
+
     def classes(self) -> pd.DataFrame:
         """Return every class of the labels, in the order in which they are shown.
 

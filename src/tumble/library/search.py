@@ -31,8 +31,8 @@ _FROM_MODEL = ("probability", "novelty")
 _STATES = ("any", "labelled", "unlabelled", "contested")
 #: Measurements that a page shows beside what was asked for.
 _SHOWN = ("equivalent_diameter_px", "equivalent_diameter_nm", "area_px")
-#: From so many particles on a class is common: a page of it is full after few particles of the next larger ones.
-_COMMON = 2000
+#: Particles among which a page of a class is looked for before all of the class is sorted.
+_WALK = 2000
 #: Columns of particles that the database can follow in order.
 _SORTED = frozenset(next(iter(index.columns)).name for index in particles.indexes)
 
@@ -158,20 +158,16 @@ def search_particles(connection: sa.Connection, query: Query) -> Page:
     """Return one page of what a query finds."""
     model = _model_of(connection, query)
     column = _order_column(query, model)
-    walked = model is not None and _is_walked(connection, query, model)
-    key = particles.c.id if walked else _id_column(query, model)
+    key = _id_column(query, model)
     wanted = [name for name in dict.fromkeys((*_SHOWN, *query.measurements)) if name in MEASUREMENT_COLUMNS]
     if query.order_by in MEASUREMENT_COLUMNS and query.order_by not in wanted:
         wanted.append(query.order_by)
     # First which particles, from indexes alone where they suffice; then what is shown of these few. In one step the
     # database would collect it for all that meet the conditions, before it sorts them and takes the first.
-    found = sa.select(key.label("id"), column.label("sort_value"))
-    if walked:
-        conditions = [*_particle_conditions(connection, query), *_label_conditions(query)]
-        ids = found.where(*conditions, _class_of(model).in_(query.predicted or ()))
-    else:
-        ids = _filtered(found, connection, query, model)
-    ids = _paged(ids, query, column, key).limit(query.limit + 1).subquery("page")
+    ids = None if model is None else _walked(connection, query, model)
+    if ids is None:
+        chosen = _filtered(sa.select(key.label("id"), column.label("sort_value")), connection, query, model)
+        ids = _paged(chosen, query, column, key).limit(query.limit + 1).subquery("page")
     columns: list[Any] = [particles.c.id, particles.c.micrograph_id, _label().label("label")]
     columns += [particles.c[name] for name in wanted]
     source: Any = ids.join(particles, particles.c.id == ids.c.id)
@@ -268,32 +264,30 @@ def _said_by(model: int) -> sa.ColumnElement[bool]:
     return (predictions.c.particle_id == particles.c.id) & (predictions.c.model_id == model)
 
 
-def _is_walked(connection: sa.Connection, query: Query, model: int) -> bool:
-    """Whether to go through particles by size and look up the class of each until a page is full.
+def _walked(connection: sa.Connection, query: Query, model: int) -> sa.Subquery | None:
+    """Select a page of the largest or smallest of a class by going through particles by size, where that is quick.
 
-    The database would rather collect and sort the whole class, which takes longer wherever the class is common and
-    nothing else is asked.
+    The database would rather collect and sort the whole class, which takes long where the class is common. None where
+    it has to: something else is asked, too, or the particles that are next in size are hardly ever of the class.
     """
     if query.order_by not in _SORTED.intersection(MEASUREMENT_COLUMNS) or not query.predicted:
-        return False
-    plain = Query(order_by=query.order_by, label_state=query.label_state)
-    asked = replace(
-        query, predicted=None, model=None, measurements={}, limit=plain.limit, after=None, descending=plain.descending
+        return None
+    asked = replace(query, predicted=None, model=None, measurements={}, after=None)
+    plain = Query(
+        order_by=query.order_by, descending=query.descending, label_state=query.label_state, limit=query.limit
     )
     bounded = any(bounds != _ANY for bounds in query.measurements.values())
     if asked != plain or bounded or query.label_state not in ("any", "unlabelled"):
-        return False
-    said = predictions.c.model_id == model, predictions.c.class_name.in_(query.predicted)
-    some = sa.select(sa.literal(1)).where(*said).limit(_COMMON).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(some)) == _COMMON
-
-
-def _class_of(model: int | None) -> sa.ScalarSelect[Any]:
-    """Select what the model takes the particle of the enclosing statement for."""
-    said = sa.select(predictions.c.class_name).where(
-        predictions.c.model_id == model, predictions.c.particle_id == particles.c.id
-    )
-    return said.correlate(particles).scalar_subquery()
+        return None
+    column, key = particles.c[query.order_by], particles.c.id
+    said = sa.select(predictions.c.class_name).where(predictions.c.model_id == model, predictions.c.particle_id == key)
+    class_name = said.correlate(particles).scalar_subquery().label("class_name")
+    next_ones = sa.select(key.label("id"), column.label("sort_value"), class_name).where(*_label_conditions(query))
+    walk = _paged(next_ones, query, column, key).limit(max(_WALK, 2 * query.limit)).subquery("walk")
+    of_class = sa.select(walk.c.id, walk.c.sort_value).where(walk.c.class_name.in_(query.predicted))
+    found = of_class.order_by(*_order(query, walk.c.sort_value, walk.c.id)).limit(query.limit + 1).subquery("page")
+    full = connection.scalar(sa.select(sa.func.count()).select_from(found)) == query.limit + 1
+    return found if full else None
 
 
 def _filtered(

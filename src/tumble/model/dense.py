@@ -169,7 +169,8 @@ class CoordinateDecoder(nn.Module):
             Indices of the pixels of each image, row by row, that stand for all: their sum is multiplied by H W / m,
             which has the right expectation where they were drawn at random.
         dtype : torch.dtype, optional
-            Of the hidden layers, but for their parameters and the positions; as these if not given.
+            Of what follows the first layer: activations, and the copies of the weights that they meet. That of the
+            parameters if not given.
 
         Returns
         -------

@@ -12,8 +12,8 @@ Within a block of pixels the network is
 which are the published tanh layers, since ``tanh(a) = 2 sigmoid(2 a) - 1``: the factors join the weights, and the
 vectorised sigmoid costs a sixth of the tanh. Activations are columns, pixels run along rows.
 
-The layers between the first and the last may work in bfloat16, which processors with matrix units (AMX) multiply ten
-times as fast. Positions, pixels and the sums of the gradients stay in float32.
+The layers behind the first may work in bfloat16, which processors with matrix units (AMX) multiply ten times as fast.
+Positions, pixels and the sums of gradients over blocks and draws stay in float32.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from torch.nn import functional as F
 
 __all__ = ["PixelDensity", "streamed_log_likelihood"]
 
-#: Pixels per block of float32. On a CPU the four buffers of a block must fit into the cache beside the weights; on a
-#: GPU a block must fill the device.
+#: Pixels per block of the parameters' type, of a narrower one as many more. On a CPU the four buffers of a block must
+#: fit into the cache beside the weights; on a GPU a block must fill the device.
 _BLOCK = {"cpu": 1152}
 _BLOCK_ELSEWHERE = 2**19
 #: On a CPU threads take shares of the draws as they get done, so that one on a busy core holds up the others little.
@@ -338,7 +338,7 @@ class _Buffers:
         self._add(0, up, self.s1)
         torch.mm(self._linear(self.second), up, out=down)
         _through_sigmoid(down, h1, out=up)
-        grid = grid.to(up.dtype)  # halves of pixels, which bfloat16 has too
+        grid = grid.to(up.dtype)  # exact up to 257 px; beyond, rounding places a pixel's gradient by half a pixel
         if n == 1:
             return (grid[0] @ up.T).T[None]  # in this order it costs less
         return up.unflatten(1, (n, p)).transpose(0, 1) @ grid.transpose(1, 2)
@@ -354,7 +354,7 @@ class _Buffers:
         if whole:
             weights.addmm_(after, before.T)
         else:
-            weights += _product_by_draw(after, before, n_draws)
+            weights += _product_by_draw(after, before, n_draws, gradient.dtype)
         gradient[:, self.hidden] += after.sum(dim=1, dtype=gradient.dtype)
 
     def _linear(self, layer: Tensor) -> Tensor:
@@ -362,13 +362,13 @@ class _Buffers:
         return layer[:, : self.hidden].T
 
 
-def _product_by_draw(after: Tensor, before: Tensor, n_draws: int) -> Tensor:
+def _product_by_draw(after: Tensor, before: Tensor, n_draws: int, total: torch.dtype) -> Tensor:
     """``after @ before.T`` with the long sum over the columns cut into one piece per draw.
 
     The result is a small matrix, a tile or two, which left to itself would keep a few of a GPU's processors busy.
     """
     left, right = (t.unflatten(1, (n_draws, -1)).transpose(0, 1) for t in (after, before))
-    return (left @ right.transpose(1, 2)).sum(dim=0)
+    return (left @ right.transpose(1, 2)).sum(dim=0, dtype=total)
 
 
 def _through_sigmoid(gradient: Tensor, value: Tensor, *, out: Tensor) -> None:

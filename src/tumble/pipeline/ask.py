@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -308,15 +308,18 @@ def varied_particles(library: Library, n: int = 20) -> pd.DataFrame:
 
     Raises
     ------
+    ConfigError
+        n is below 1.
     DataError
         Every particle has a label.
     """
     anything: dict[str, tuple[None, None]] = dict.fromkeys(_VARIED_BY, (None, None))
-    last = library.search(Query(descending=True, limit=1)).particles.index
-    step = -(-int(last[0]) // _VARIED_OF) if len(last) else 1
-    candidates = tuple(range(1, int(last[0]) + 1, step)) if step > 1 else None
-    query = Query(label_state="unlabelled", particle_ids=candidates, measurements=anything, limit=_VARIED_OF)
-    free = library.search(query).particles
+    query = Query(label_state="unlabelled", measurements=anything, limit=_VARIED_OF)
+    step = -(-library.count(Query()) // _VARIED_OF)
+    some = replace(query, particle_ids=tuple(range(1, library.newest_particle() + 1, step))) if step > 1 else query
+    free = library.search(some).particles
+    if free.empty:  # those in between may be without a label still
+        free = library.search(query).particles
     if free.empty:
         raise DataError(f"{library.url}: no particle is without a label.")
     labelled = Query(label_state="labelled", measurements=anything, limit=_VARIED_FROM_LABELS)

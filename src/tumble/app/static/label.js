@@ -402,10 +402,9 @@
     if (!exports.contains(event.target) || event.target.matches("a")) exports.open = false;
   });
   document.querySelectorAll("#exports a").forEach((link) => { link.href = `${link.pathname}?${conditions()}`; });
-  exports.addEventListener("toggle", () => { // a page has its place, too, which changes as pages are turned
-    const query = address();
-    query.set("sort", page.sort);
-    query.delete("at");
+  exports.addEventListener("toggle", () => { // just what is shown, even where the order would be another one by now
+    const query = new URLSearchParams({ ids: page.particles.map((one) => one.id).join(","), limit: Math.max(1, cards.length) });
+    if (address().has("model")) query.set("model", address().get("model"));
     exports.querySelectorAll("[data-page]").forEach((link) => { link.href = `${link.pathname}?${query}`; });
   });
   document.getElementById("zoom").addEventListener("close", () => mark());
