@@ -95,13 +95,13 @@ def take(folder: Path, clock: Clock, pace: float, n_labels: int, n_corrections: 
             page.press("#new-class input[name=name]", "Enter")
             page.wait_for_selector(f"#classes li:has-text('{name}')")
         clock.step("name the classes", page)
-        label(page, known, classes, n_labels, pace)
+        label(page, known, n_labels, pace)
         clock.step("label", page)
         accuracy = train(page, epochs=2 if quick else None)
         clock.step("train", page)
         page.click("nav a[href='/label']")
         page.wait_for_selector("#gallery .crop")
-        label(page, known, classes, n_corrections, pace)
+        label(page, known, n_corrections, pace)
         clock.step("correct", page)
         table, sheet = export(page, folder)
         clock.step("export", page)
@@ -130,20 +130,25 @@ def reference(library: Path) -> dict[int, str]:
     return labels_from_mask(masks, gold.labels, dict(enumerate(gold.classes, 1)))
 
 
-def label(page: Any, known: dict[int, str], classes: list[str], n: int, pace: float) -> None:
+def label(page: Any, known: dict[int, str], n: int, pace: float) -> None:
     """Label the particles with the orange frame, one after the other, by key."""
     keys = {shown: str(i + 1) for i, shown in enumerate(page_classes(page))}
     page.focus("#gallery")
     given = 0
     while given < n:
         time.sleep(pace)
-        particle = int(page.locator("#gallery .crop.focus").get_attribute("data-id") or 0)
-        labelled = known.get(particle) in classes
-        page.keyboard.press(keys[known[particle]] if labelled else " ")
-        given += labelled
+        particle = focus(page)
+        name = known.get(particle or 0)
+        page.keyboard.press(keys[name] if name else " ")
+        given += name is not None
         if given < n:  # the next one has the frame, on another page perhaps
-            gone = f"document.querySelector('#gallery .crop.focus')?.dataset.id !== '{particle}'"
-            page.wait_for_function(gone, timeout=10_000)
+            wait(lambda before=particle: focus(page) != before, page)
+
+
+def focus(page: Any) -> int | None:
+    """Give the particle with the orange frame, None while there is none."""
+    framed = page.locator("#gallery .crop.focus")
+    return int(framed.get_attribute("data-id")) if framed.count() else None
 
 
 def page_classes(page: Any) -> list[str]:
@@ -166,8 +171,8 @@ def wait(done: Callable[[], bool], page: Any) -> None:
     end = time.monotonic() + PATIENCE_S
     while not done():
         if time.monotonic() > end:
-            raise TimeoutError(f"still {page.text_content('#run-title')!r}")
-        time.sleep(0.25)
+            raise TimeoutError(f"{page.url}: nothing has changed for {PATIENCE_S} s")
+        time.sleep(0.02)
 
 
 def export(page: Any, folder: Path) -> tuple[Path, Path]:

@@ -154,7 +154,8 @@ def main(argv: list[str] | None = None) -> None:
     gains: dict[str, list[float]] = {}
     for row in record.rows:
         if bool(row.get("quick")) == options.quick and "settings" not in row:
-            gains.setdefault(f"{row['data']}, {row['model']}", []).append(row["gain"])
+            name = f"{row['data']}, {row['model']}" + ("" if row["seed"] >= FIRST_SEED else ", tuning seeds")
+            gains.setdefault(name, []).append(row["gain"])
     record.notes["paired"] = {name: paired(values) for name, values in gains.items()}
     record.write()
     for name, found in record.notes["paired"].items():
