@@ -121,11 +121,24 @@ def take(browser: Any, address: str, name: str, model: str, out: Path, *, dark: 
     # By coverage: a median cut leaves out colours of few pixels, such as that of a rare class in a legend.
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
-        image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        reduced(image, colours).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MOST_BYTES:
             break
     target.write_bytes(buffer.getvalue())
     sys.stdout.write(f"{target}: {buffer.tell() / 1000:.0f} kB, {colours} colours\n")
+
+
+def reduced(image: Image.Image, colours: int) -> Image.Image:
+    """Reduce the colours of an image, but keep its most frequent ones, grounds and frames, as they are."""
+    indexed = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = np.array(indexed.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    pixels, places = np.asarray(image).reshape(-1, 3), np.asarray(indexed).ravel()
+    frequent, counts = np.unique(pixels, axis=0, return_counts=True)
+    for colour in frequent[np.argsort(counts)][-12:]:
+        here = places[(pixels == colour).all(axis=1)]
+        palette[np.bincount(here).argmax()] = colour
+    indexed.putpalette(palette.ravel().tolist())
+    return indexed
 
 
 def _zoom(page: Page) -> None:

@@ -135,7 +135,7 @@ def test_label_train_correct_and_lose_nothing(started):
     path, start = started
     server = start()
     with browser_page() as page:
-        page.goto(server.address)
+        page.goto(f"{server.address}/label?sort=id")
         add_class(page, "disc")
         add_class(page, "bar")
         page.locator("#particle-1").click()
@@ -229,7 +229,7 @@ def test_several_at_once_zoom_and_pages(started):
     path, start = started
     server = start()
     with browser_page() as page:
-        page.goto(server.address)
+        page.goto(f"{server.address}/label?sort=id")
         add_class(page, "disc")
         page.locator("#particle-1").click()
         page.locator("#particle-3").click(modifiers=["Control"])
@@ -261,7 +261,7 @@ def test_the_next_page_is_there_at_once(started):
     _, start = started
     server = start()
     with browser_page() as page:
-        page.goto(f"{server.address}/label?limit=10")
+        page.goto(f"{server.address}/label?sort=id&limit=10")
         took = []
         for number in (11, 21, 31, 41):
             # What a person needs at the least to look at a page is enough to fetch the next one.
@@ -290,7 +290,7 @@ def test_a_page_of_the_gallery_is_one_question(started):
     with browser_page() as page:
         asked = []
         page.on("request", lambda request: asked.append(request.url.removeprefix(server.address).partition("?")[0]))
-        page.goto(server.address)
+        page.goto(f"{server.address}/label?sort=id")
         until(page, "document.body.dataset.ahead === 'yes'")
         assert page.locator(".crop img").count() == 60
         until(page, "[...document.querySelectorAll('.crop img')].every((image) => image.naturalWidth)")
