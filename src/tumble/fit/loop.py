@@ -162,7 +162,7 @@ def fit_ssrvae(
         older = {
             "model": defaults_of(model_config),
             "settings": defaults_of(settings),
-            "objective": [type(objective).__name__, defaults_of(objective) if _settings_of(objective) else {}],
+            "objective": [type(objective).__name__, _settings_of(objective, defaults_of)],
         }
         check_identity(folder, state.identity, identity, older)
     elif folder is not None and ranks.leads:
@@ -176,11 +176,11 @@ def _in_order(callbacks: Sequence[_AnyCallback], folder: Path | None) -> list[_A
     return sorted(every, key=lambda c: isinstance(c, Checkpoint))
 
 
-def _settings_of(objective: Objective) -> dict[str, Any]:
+def _settings_of(objective: Objective, read: Callable[[Any], dict[str, Any]] = dataclasses.asdict) -> dict[str, Any]:
     # Those of the default one are the run's, which are compared anyway.
     if isinstance(objective, DefaultObjective) or not dataclasses.is_dataclass(objective):
         return {}
-    return dataclasses.asdict(objective)
+    return read(objective)
 
 
 def _mattering(callbacks: Sequence[_AnyCallback]) -> list[Callback]:
