@@ -105,8 +105,7 @@ def page(library: Path, address: str, visits: int) -> Row:
 
 def visit(playwright: Any, address: str) -> dict[str, float]:
     """Open an address in a browser that has nothing in its cache, and turn two pages where there are any."""
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    browser = launch(playwright)
     try:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
         tab.goto("about:blank")
@@ -123,6 +122,12 @@ def visit(playwright: Any, address: str) -> dict[str, float]:
         return found
     finally:
         browser.close()
+
+
+def launch(playwright: Any) -> Any:
+    """Start the system's Chromium, or where there is none that of Playwright."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
 
 
 def _first_paint(tab: Any) -> float | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.app_pages import server
+from benchmarks.app_pages import launch, server
 from benchmarks.common import Record, Row, arguments, parse, with_options
 from tumble.datasets import load_nanogold
 from tumble.library import Library, labels_from_mask
@@ -81,9 +80,8 @@ def take(folder: Path, clock: Clock, pace: float, n_labels: int, n_corrections: 
     run("extract", load_nanogold().filename, "--library", library)
     clock.step("extract")
     known = reference(library)
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with server(library) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = launch(playwright)
         page = browser.new_page(viewport={"width": 1280, "height": 800}, accept_downloads=True)
         page.set_default_timeout(1000 * PATIENCE_S)
         page.goto(address)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from helpers_app import fill
@@ -296,4 +297,9 @@ def test_a_page_of_the_gallery_is_one_question(started):
         until(page, "[...document.querySelectorAll('.crop img')].every((image) => image.naturalWidth)")
         assert not [path for path in asked if path.startswith("/crops/")]
         assert asked.count("/api/particles") == 1  # the next page
+        # The figure of the page is of what is shown, whatever the order would be by now.
+        page.click("#exports summary")
+        shown = ",".join(page.locator(".crop").evaluate_all("boxes => boxes.map((box) => box.dataset.id)"))
+        for link in page.locator("#exports [data-page]").all():
+            assert parse_qs(urlsplit(link.get_attribute("href")).query) == {"ids": [shown], "limit": ["60"]}
         assert not page.complaints

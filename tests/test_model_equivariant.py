@@ -45,6 +45,17 @@ def test_turning_the_image_turns_the_planes_and_permutes_the_stack(symmetry, ker
         assert [sum(column) for column in zip(*matches, strict=True)] == [1] * order
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_planes_of_a_feature_share_one_normalisation(memory_format):
+    torch.manual_seed(0)
+    norm, plain = GroupNorm2d(3, "rotations").double(), torch.nn.BatchNorm3d(3).double()
+    x = torch.randn(5, 4 * 3, 6, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    expected = plain(x.unflatten(1, (4, 3)).transpose(1, 2)).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(norm(x), expected)
+    torch.testing.assert_close(norm.norm.running_mean, plain.running_mean)
+    torch.testing.assert_close(norm.norm.running_var, plain.running_var)
+
+
 @pytest.mark.parametrize("symmetry", ["rotations", "rotations+mirror"])
 @pytest.mark.parametrize("side", [48, 64, 96])
 def test_the_fine_classifier_does_not_see_quarter_turns(symmetry, side):

@@ -270,7 +270,7 @@ def _walked(connection: sa.Connection, query: Query, model: int) -> sa.Subquery 
     The database would rather collect and sort the whole class, which takes long where the class is common. None where
     it has to: something else is asked, too, or the particles that are next in size are hardly ever of the class.
     """
-    if query.order_by not in _SORTED.intersection(MEASUREMENT_COLUMNS) or not query.predicted:
+    if query.order_by not in _SORTED or not query.predicted:
         return None
     asked = replace(query, predicted=None, model=None, measurements={}, after=None)
     plain = Query(
