@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore.frame import FigureKind, colours_of, figure_response
+from tumble.app.downloads import FigureKind, figure_response
+from tumble.app.explore.frame import colours_of
 from tumble.app.gallery import view_page
 from tumble.app.label_routes import ViewDep
 from tumble.errors import ConfigError

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tumble.app.deps import LibraryDep, render
-from tumble.app.explore.frame import FigureKind, csv_response, figure_response
+from tumble.app.downloads import FigureKind, csv_response, figure_response
 
 __all__ = ["router"]
 

@@ -10,7 +10,8 @@ import pandas as pd
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore.frame import ExploreView, colours_of, csv_response, figure_response, render_view
+from tumble.app.downloads import csv_response, figure_response
+from tumble.app.explore.frame import ExploreView, colours_of, render_view
 from tumble.app.explore.known import Name
 from tumble.app.explore.matrix import Matrix, count_pairs, selection_link
 from tumble.app.images import library_key

@@ -11,7 +11,8 @@ import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore.frame import ExploreView, csv_response, figure_response, model_of, render_view
+from tumble.app.downloads import csv_response, figure_response
+from tumble.app.explore.frame import ExploreView, model_of, render_view
 from tumble.app.explore.known import Name, known_model
 from tumble.app.explore.matrix import Matrix, count_pairs, gallery_link, selection_link
 from tumble.errors import ConfigError

@@ -12,16 +12,8 @@ import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from tumble.app.deps import LibraryDep
-from tumble.app.explore.frame import (
-    ExploreView,
-    FigureKind,
-    colours_of,
-    csv_response,
-    figure_response,
-    model_of,
-    models_with_predictions,
-    render_view,
-)
+from tumble.app.downloads import FigureKind, csv_response, figure_response
+from tumble.app.explore.frame import ExploreView, colours_of, model_of, models_with_predictions, render_view
 from tumble.app.images import library_key, png_of
 from tumble.errors import ConfigError
 
