@@ -10,7 +10,7 @@ seeds show what the choice of labels itself is worth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -144,17 +144,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="(default: both)")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="(default: %(default)s)")
     parser.add_argument("--model", choices=MODELS, default="network", help="(default: %(default)s)")
+    parser.add_argument("--per-class", type=int, help="labels of each class to begin with (default: 3)")
+    parser.add_argument("--step", type=int, help="labels to add (default: 20)")
     options = common.parse(parser, argv)
     record = common.Record(options.out, since=options.since)
-    size = QUICK if options.quick else FULL
+    given = {name: value for name in ("per_class", "step") if (value := getattr(options, name)) is not None}
+    size = replace(QUICK if options.quick else FULL, **given)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name in options.data:
-            case = common.with_options({"data": name, "model": options.model, "seed": seed}, options)
+            case = common.with_options({"data": name, "model": options.model, "seed": seed, **given}, options)
             record.measure(case, partial(compare, name, seed, options.model, options.settings, size))
     gains: dict[str, list[float]] = {}
     for row in record.rows:
         if bool(row.get("quick")) == options.quick and "settings" not in row:
             name = f"{row['data']}, {row['model']}" + ("" if row["seed"] >= FIRST_SEED else ", tuning seeds")
+            if "per_class" in row or "step" in row:
+                name += f", {row.get('per_class', size.per_class)} per class and {row.get('step', size.step)} more"
             gains.setdefault(name, []).append(row["gain"])
     record.notes["paired"] = {name: paired(values) for name, values in gains.items()}
     record.write()

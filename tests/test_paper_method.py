@@ -265,6 +265,24 @@ def test_drawn_subsets_are_uniform_and_differ_between_images() -> None:
     assert _pixel_subset(x, 1.0, generator) is None
 
 
+@pytest.mark.parametrize(("size", "fraction"), [((16, 16), 1 / 4), ((20, 33), 0.07), ((1, 9), 0.3), ((48, 48), 0.26)])
+def test_drawn_subsets_lie_evenly_over_the_image(size: tuple[int, int], fraction: float) -> None:
+    from tumble.fit.paper import _pixel_subset
+
+    x = torch.zeros(500, 1, *size)
+    subset = _pixel_subset(x, fraction, torch.Generator().manual_seed(1))
+    assert subset is not None
+    assert all(len(row.unique()) == subset.shape[1] for row in subset)
+    # The mean over the drawn pixels of an object in an empty frame, against its spread over as many drawn by chance.
+    away = [(torch.arange(n) - (n - 1) / 2) / n for n in size]
+    every = torch.exp(-20 * (away[0][:, None] ** 2 + away[1] ** 2))
+    means = every.flatten()[subset].mean(dim=1)
+    by_chance = every.std() / subset.shape[1] ** 0.5
+    assert abs(means.mean() - every.mean()) < 4 * by_chance / len(x) ** 0.5
+    if subset.shape[1] > 3:
+        assert means.std() < 0.5 * by_chance
+
+
 @pytest.mark.parametrize("invariances", [(), ("rotation",), ("rotation", "translation", "scale")])
 @pytest.mark.parametrize("n_classes", [0, 3])
 def test_closed_form_and_drawn_divergences_have_the_same_mean(invariances: tuple[str, ...], n_classes: int) -> None:

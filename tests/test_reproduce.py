@@ -117,7 +117,7 @@ def test_full_sizes_are_the_published_ones() -> None:
     assert len(FULL.grid_angles_deg) == len(FULL.grid_shears_deg) == 16
     assert FULL.paper == FULL.default == {}
     # Only what most figures do not share may cost less.
-    assert FULL.sweep == {"pixel_fraction": 0.25}
+    assert FULL.sweep == {"pixel_fraction": 0.0625}
 
 
 # Methods
@@ -127,9 +127,21 @@ def test_published_method_is_left_as_it_is() -> None:
     chosen = parameters(Fit("paper-ss-rvae", CARDS), FULL)
     assert chosen == {"method": "paper", "invariances": ["rotation", "translation"]}
     assert parameters(Fit("paper-ss-vae", CARDS), FULL)["invariances"] == []
-    assert parameters(Fit("paper-ss-rvae", CARDS, swept=True), FULL) == {**chosen, "pixel_fraction": 0.25}
+    assert parameters(Fit("paper-ss-rvae", CARDS, swept=True), FULL) == {**chosen, "pixel_fraction": 0.0625}
     assert "pixel_fraction" not in parameters(Fit("paper-ss-vae", CARDS, swept=True), FULL)
     assert "pixel_fraction" not in parameters(Fit("ss-rvae", CARDS, swept=True), FULL)
+
+
+def test_published_method_may_cost_less_where_asked() -> None:
+    sizes = FULL.with_published({"pixel_fraction": 0.5, "precision": "bfloat16", "kl_end": 1}, {"max_epochs": 50})
+    chosen = parameters(Fit("paper-ss-rvae", CARDS), sizes)
+    assert (chosen["pixel_fraction"], chosen["precision"], chosen["kl_end"]) == (0.5, "bfloat16", 1)
+    assert "max_epochs" not in chosen
+    swept = parameters(Fit("paper-ss-rvae", CARDS, swept=True), sizes)
+    assert swept == {**chosen, "pixel_fraction": 0.0625, "max_epochs": 50}
+    # What saves nothing there is left as published.
+    assert parameters(Fit("paper-ss-vae", CARDS), sizes) == {"method": "paper", "invariances": [], "kl_end": 1}
+    assert parameters(Fit("ss-rvae", CARDS), sizes) == parameters(Fit("ss-rvae", CARDS), FULL)
 
 
 def test_steps_are_those_of_the_fit() -> None:
@@ -508,6 +520,9 @@ def test_estimate_comes_before_training(tmp_path: Path) -> None:
         ({"methods": ["magic"]}, "'magic': no such method"),
         ({"name": "films", "methods": ["tree"]}, "films compares others"),
         ({"device": "abacus"}, "device='abacus'"),
+        ({"published": {"magic": 1}}, "--published magic: .* no such setting"),
+        ({"swept": {"max_epochs": 1.5}}, "--swept max_epochs=1.5: must be of the kind of 100"),
+        ({"published": {"analytic_kl": 1}}, "analytic_kl=1: must be of the kind of False"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -555,6 +570,24 @@ def test_command_makes_a_quick_figure(tmp_path: Path, monkeypatch: pytest.Monkey
     content = json.loads((tmp_path / "fig6" / "result.json").read_text())
     assert content["command"] == "tumble reproduce fig6 --out DIR --quick --methods ss-rvae"
     assert sorted(path.name for path in (tmp_path / "fig6").iterdir()) == sorted([*content["files"], "result.json"])
+
+
+def test_command_says_what_is_not_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_run, "QUICK", TINY)
+    given = ["--published", "pixel_fraction=0.5", "--swept", "class_floor=0.1"]
+    arguments = ["reproduce", "fig6", "--out", str(tmp_path), "--quick", "--methods", "paper-ss-rvae", *given]
+    done = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "fig6" / "result.json").read_text())
+    wanted = ["--quick", "--methods", "paper-ss-rvae", *given]
+    assert content["command"] == " ".join(["tumble reproduce fig6 --out DIR", *wanted])
+    assert content["settings"]["paper"]["pixel_fraction"] == 0.5
+
+
+def test_command_names_a_setting_without_value(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["reproduce", "fig6", "--out", str(tmp_path), "--published", "pixel_fraction"])
+    assert done.exit_code == 2
+    assert "--published pixel_fraction: expected NAME=VALUE" in done.stderr
 
 
 def test_command_explains_an_error_in_one_line(tmp_path: Path) -> None:

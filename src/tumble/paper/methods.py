@@ -38,6 +38,8 @@ _BASELINES: dict[str, type[Any]] = {
 }
 BASELINES = tuple(_BASELINES)
 
+#: Settings of the published method that make the likelihood of its coordinate decoder cost less.
+_SAVINGS = ("pixel_fraction", "precision")
 #: Crops are centred and of one magnification, and labelled particles lie as they fell.
 _NANOPARTICLES = {"scale_jitter": 0.05, "shear_jitter": 0.05, "translation_prior": 0.03}
 
@@ -104,13 +106,10 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
         return dict(sizes.trees.get(fit.method, {}))
     invariances = ["rotation", "translation"] if fit.method in INVARIANT else []
     if fit.method.startswith("paper"):
-        # Without invariances each step evaluates no pixel by itself: nothing could be saved.
-        return {
-            "method": "paper",
-            "invariances": invariances,
-            **sizes.paper,
-            **(sizes.sweep if fit.swept and invariances else {}),
-        }
+        settings = {**sizes.paper, **(sizes.sweep if fit.swept else {})}
+        if not invariances:  # no step evaluates single pixels: nothing could be saved
+            settings = {name: value for name, value in settings.items() if name not in _SAVINGS}
+        return {"method": "paper", "invariances": invariances, **settings}
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
     if not isinstance(fit.source, Cards):
         chosen |= {"labelled_orientation": "arbitrary", **_NANOPARTICLES}

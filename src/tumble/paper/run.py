@@ -24,7 +24,7 @@ from tumble.report.style import PALETTE
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -65,6 +65,8 @@ def reproduce(
     jobs: int = 1,
     draw_figures: bool = True,
     sizes: Sizes | None = None,
+    published: Mapping[str, Any] | None = None,
+    swept: Mapping[str, Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     callback: Callable[[EpochReport], None] | None = None,
     announce: Callable[[float], None] | None = None,
@@ -96,6 +98,11 @@ def reproduce(
         Whether to draw; otherwise what figures need is trained, measured and kept, and nothing is returned.
     sizes : Sizes, optional
         In place of the full or quick ones.
+    published : mapping, optional
+        Settings of the published method, of :class:`tumble.fit.paper.PaperConfig`, that differ from the published
+        ones: with ``{"pixel_fraction": 0.25, "precision": "bfloat16"}`` it takes an hour in place of twelve.
+    swept : mapping, optional
+        Settings that only its many fits for figure 3 and the label study take, beside those.
     progress : callable, optional
         Called with what is being done, steps done, and steps in all.
     callback : callable, optional
@@ -112,13 +119,13 @@ def reproduce(
     Raises
     ------
     ConfigError
-        If there is no such study, method or device, or `out` cannot take the results.
+        If there is no such study, method, device or setting, or `out` cannot take the results.
     """
     studies = _chosen(name)
     wanted = _checked_methods(methods)
     resolve_device(device)
     folder = Path(out).expanduser()
-    sizes = sizes or (QUICK if quick else FULL)
+    sizes = (sizes or (QUICK if quick else FULL)).with_published(published or {}, swept or {})
     for study in studies:
         _check_target(folder / study, sizes.quick)
     _make_folder(folder)
@@ -236,6 +243,12 @@ def _command(lab: Lab, study: str) -> str:
         parts.append(f"--seed {lab.seed}")
     if len(lab.methods) < len(METHOD_TITLES):
         parts += [f"--methods {method}" for method in lab.methods]
+    usual = QUICK if lab.sizes.quick else FULL
+    for option, given, known in (
+        ("--published", lab.sizes.paper, usual.paper),
+        ("--swept", lab.sizes.sweep, usual.sweep),
+    ):
+        parts += [f"{option} {name}={value}" for name, value in given.items() if known.get(name) != value]
     return " ".join(parts)
 
 

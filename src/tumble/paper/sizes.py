@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from tumble.errors import ConfigError
+from tumble.fit.paper import PaperConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["FULL", "QUICK", "Sizes"]
 
@@ -79,12 +85,44 @@ class Sizes:
     paper: dict[str, Any] = field(default_factory=dict)
     default: dict[str, Any] = field(default_factory=dict)
     crops: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 45})
-    sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.25})
+    sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.0625})
     trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Give all settings by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def with_published(self, published: Mapping[str, Any], swept: Mapping[str, Any]) -> Sizes:
+        """Change settings of the published method, and those that only its many fits take.
+
+        Parameters
+        ----------
+        published, swept : mapping of str to object
+            Settings of :class:`tumble.fit.paper.PaperConfig`.
+
+        Returns
+        -------
+        Sizes
+
+        Raises
+        ------
+        ConfigError
+            There is no such setting, or its value is of another type.
+        """
+        for option, given in (("--published", published), ("--swept", swept)):
+            _check_settings(option, given)
+        return replace(self, paper={**self.paper, **published}, sweep={**self.sweep, **swept})
+
+
+def _check_settings(option: str, given: Mapping[str, Any]) -> None:
+    usual = asdict(PaperConfig())
+    for name, value in given.items():
+        if name not in usual:
+            raise ConfigError(f"{option} {name}: the published method has no such setting. Known: {', '.join(usual)}.")
+        wanted = type(usual[name])
+        # A whole number serves as a fraction, but True is no number.
+        if not (type(value) is wanted or (wanted is float and type(value) is int)):
+            raise ConfigError(f"{option} {name}={value}: must be of the kind of {usual[name]!r}.")
 
 
 FULL = Sizes()
