@@ -29,6 +29,8 @@ from tumble.metrics import balanced_accuracy, choose_to_label
 DATA = ("cards", "agglomerates")
 #: Seeds below were used to try what to suggest.
 FIRST_SEED = 100
+#: Seeds from here on repeat a comparison whose first pairs had been looked at.
+REPEATED_SEED = 200
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ def paired(gains: list[float]) -> dict[str, Any]:
     return {"pairs": len(gains), "mean_gain": float(values.mean()), "from": float(low), "to": float(high), "p": p}
 
 
+def _which(seed: int) -> str:
+    return ", tuning seeds" if seed < FIRST_SEED else "" if seed < REPEATED_SEED else f", seeds from {REPEATED_SEED}"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Compare on both data sets."""
     parser = common.arguments("label_next", __doc__, seeds=10)
@@ -157,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     gains: dict[str, list[float]] = {}
     for row in record.rows:
         if bool(row.get("quick")) == options.quick and "settings" not in row:
-            name = f"{row['data']}, {row['model']}" + ("" if row["seed"] >= FIRST_SEED else ", tuning seeds")
+            name = f"{row['data']}, {row['model']}" + _which(row["seed"])
             if "per_class" in row or "step" in row:
                 name += f", {row.get('per_class', size.per_class)} per class and {row.get('step', size.step)} more"
             gains.setdefault(name, []).append(row["gain"])

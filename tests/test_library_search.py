@@ -8,7 +8,9 @@ import itertools
 import numpy as np
 import pytest
 from helpers_library import make_micrograph, make_particles, make_predictions, make_record
+from typer.testing import CliRunner
 
+from tumble.cli import app
 from tumble.errors import ConfigError, DataError, LibraryError
 from tumble.library import Library, Query, duplicates, models, neighbours, search
 from tumble.pipeline import ask, suggest_labels, varied_particles
@@ -355,3 +357,24 @@ def test_a_varied_choice_falls_back_to_those_in_between():
             library.add_labels(range(1, 10), ["rod"] * 9, author="ann", source="test")
             with pytest.raises(DataError, match="without a label"):
                 varied_particles(library, 9)
+
+
+def test_the_command_suggests_varied_particles_until_a_model_has_classified(tmp_path):
+    place = tmp_path / "particles.db"
+    with Library(place, create=True) as opened:
+        opened.add_micrograph(make_micrograph(0), make_particles(30, seed=0))
+        varied = varied_particles(opened, 4)
+    said = CliRunner().invoke(app, ["suggest", str(place), "-n", "4", "--csv"])
+    assert said.exit_code == 0, said.output
+    assert [int(line.split(",")[0]) for line in said.stdout.splitlines()[1:]] == varied.index.tolist()
+    assert "differ most in size and shape" in said.stderr
+    with Library(place) as opened:
+        opened.add_model(make_record("first"))
+        opened.add_predictions("first", np.arange(1, 21), make_predictions(20, seed=1))
+        unsure = suggest_labels(opened, 4)
+    said = CliRunner().invoke(app, ["suggest", str(place), "-n", "4", "--csv"])
+    assert [int(line.split(",")[0]) for line in said.stdout.splitlines()[1:]] == unsure.index.tolist()
+    assert "size and shape" not in said.stderr
+    named = CliRunner().invoke(app, ["suggest", str(place), "--model", "nobody"])
+    assert named.exit_code == 6  # that of the library
+    assert "nobody" in named.stderr

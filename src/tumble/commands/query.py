@@ -127,13 +127,19 @@ def suggest(
 ) -> None:
     """Suggest which particles to label next: those of which the model is least sure, and all different.
 
+    As long as no model has classified the particles, those that differ most in size and shape.
+
     Example: [bold]tumble suggest particles.db -n 20[/bold]
     """
     from tumble.library import Library
-    from tumble.pipeline import suggest_labels
+    from tumble.pipeline import suggest_labels, varied_particles
 
     with Library(library) as opened:
-        sh.print_table(suggest_labels(opened, n, model=model, random_state=seed), as_csv=csv)
+        without = model is None and opened.predicting_model() is None
+        found = varied_particles(opened, n) if without else suggest_labels(opened, n, model=model, random_state=seed)
+        sh.print_table(found, as_csv=csv)
+    if without:
+        note("No model has classified them yet: these differ most in size and shape.")
     note(f"Next: put their classes into a table particle_id,label and `tumble label {library} --csv TABLE`.")
 
 
