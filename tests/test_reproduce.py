@@ -132,6 +132,12 @@ def test_published_method_is_left_as_it_is() -> None:
     assert "pixel_fraction" not in parameters(Fit("ss-rvae", CARDS, swept=True), FULL)
 
 
+def test_default_method_trains_longer_where_its_manifold_is_drawn() -> None:
+    assert parameters(Fit("ss-rvae", CARDS), FULL)["max_epochs"] == 24
+    assert "max_epochs" not in parameters(Fit("ss-rvae", CARDS, swept=True), FULL)
+    assert parameters(Fit("ss-rvae", CARDS), TINY)["max_epochs"] == TINY.default["max_epochs"]
+
+
 def test_published_method_may_cost_less_where_asked() -> None:
     sizes = FULL.with_published({"pixel_fraction": 0.5, "precision": "bfloat16", "kl_end": 1}, {"max_epochs": 50})
     chosen = parameters(Fit("paper-ss-rvae", CARDS), sizes)
@@ -234,6 +240,21 @@ def test_tiles_put_each_image_in_its_place() -> None:
             part = whole[row * 6 : row * 6 + 4, column * 7 : column * 7 + 5]
             assert part == pytest.approx(np.full((4, 5), (3 * row + column) / 255))
     assert (whole[4:6] == 1).all()
+
+
+def test_a_point_far_out_is_put_on_the_edge_and_counted() -> None:
+    z = np.random.default_rng(0).normal(size=(300, 2))
+    z[7] = 60.0, -1.0
+    truth = np.arange(300) % 2
+    axes = draw.figure_of(2.0).subplots()
+    draw.scatter_panel(axes, z, truth, ("a", "b"))
+    drawn = np.concatenate([np.asarray(points.get_offsets()) for points in axes.collections])
+    assert 3 < drawn[:, 0].max() < 10
+    assert np.isclose(drawn, z[8]).all(axis=1).any(), "others stay where they are"
+    assert [text.get_text() for text in axes.texts] == ["1 on the edge: further out"]
+    quiet = draw.figure_of(2.0).subplots()
+    draw.scatter_panel(quiet, z[8:], truth[8:], ("a", "b"))
+    assert not quiet.texts
 
 
 def test_examples_are_blank_where_a_class_has_too_few() -> None:

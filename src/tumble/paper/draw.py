@@ -225,15 +225,33 @@ def manifold_panel(axes: Axes, images: npt.NDArray[Any], *, extent: float = 2.0,
 def scatter_panel(
     axes: Axes, z: npt.NDArray[Any], truth: npt.NDArray[Any], classes: Sequence[str], *, unit: str = ""
 ) -> None:
-    """Scatter latent factors (n, 2) in the colours of the classes; those of unknown class stay out."""
+    """Scatter latent factors (n, 2) in the colours of the classes; those of unknown class stay out.
+
+    A few far from all others would leave one corner to the rest: they are put on the edge, and the panel says so.
+    """
     markers = ("o", "^", "s", "D", "v", "P")
+    low, high = _limits(z[truth >= 0])
+    n_beyond = int(((z < low) | (z > high))[truth >= 0].any(axis=1).sum())
+    z = np.clip(z, low, high)
     for k, (name, colour) in enumerate(class_colours(classes).items()):
         chosen = truth == k
         points = axes.scatter(z[chosen, 0], z[chosen, 1], s=9, c=colour, marker=markers[k % len(markers)], alpha=0.8)
         points.set(label=name, linewidths=0.25, edgecolors=INK, rasterized=len(z) > 2000)
+    if n_beyond:
+        where = {"x": 0.99, "y": 0.015, "ha": "right", "va": "bottom"}
+        axes.text(s=f"{n_beyond} on the edge: further out", transform=axes.transAxes, fontsize=5.5, color=INK, **where)
     axes.set_xlabel("z1" + unit, labelpad=1)
     axes.set_ylabel("z2" + unit, labelpad=0)
     open_axes(axes, grid="both")
+
+
+def _limits(z: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Give the range of the points, less those beyond twice the range of the middle 98 %."""
+    if not len(z):
+        return np.full(2, -np.inf), np.full(2, np.inf)
+    low, high = np.percentile(z, [1, 99], axis=0)
+    room = 0.5 * (high - low)
+    return np.maximum(z.min(axis=0), low - room), np.minimum(z.max(axis=0), high + room)
 
 
 def heat_map(

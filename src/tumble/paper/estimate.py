@@ -67,7 +67,7 @@ def _seconds_per_step(lab: Lab, fit: Fit) -> float:
     return clock.shortest() / per_epoch
 
 
-_LENGTHS = ("paper", "default", "crops")
+_LENGTHS = ("paper", "default", "crops", "shown")
 
 
 class _EpochClock:

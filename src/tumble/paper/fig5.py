@@ -150,9 +150,9 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
                 panels[1, i], draw.standardised(z[known]), split.truth[known], split.classes, unit=" (s.d.)"
             )
             panels[1, i].set_title(f"{_NEIGHBOURS}-NN accuracy {found[title]['separability']:.2f}", loc="left")
-            for axes, panel in zip(panels[:, i], ("abcde"[i], "fghij"[i]), strict=True):
+            for row, axes in enumerate(panels[:, i]):
                 axes.set_ylabel(axes.get_ylabel() if i == 0 else "")
-                draw.letter(axes, panel)
+                draw.letter(axes, "abcdefghij"[row * len(columns) + i])
         handles, names = panels[1, 0].get_legend_handles_labels()
         figure.legend(
             handles,

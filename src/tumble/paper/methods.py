@@ -111,6 +111,8 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
             settings = {name: value for name, value in settings.items() if name not in _SAVINGS}
         return {"method": "paper", "invariances": invariances, **settings}
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
+    if isinstance(fit.source, Cards) and not fit.swept:
+        chosen |= sizes.shown
     if not isinstance(fit.source, Cards):
         chosen |= {"labelled_orientation": "arbitrary", **_NANOPARTICLES}
     if not fit.supervised:

@@ -55,6 +55,8 @@ class Sizes:
         Steps along a latent axis in a film's manifold, cards in its scatter plot, and epochs per frame as published.
     paper, default, crops : dict
         Parameters of the estimators: of the published method, of the default one, and of the default one on crops.
+    shown : dict
+        Changes of `default` in the fits on cards whose manifold is drawn: pose and decoder take longer than the class.
     sweep : dict
         Changes of `paper` in the many fits of figure 3 and the label study; the model that most figures share is left
         as published.
@@ -85,6 +87,7 @@ class Sizes:
     paper: dict[str, Any] = field(default_factory=dict)
     default: dict[str, Any] = field(default_factory=dict)
     crops: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 45})
+    shown: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 24})
     sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.0625})
     trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -152,5 +155,6 @@ QUICK = Sizes(
     paper={"max_epochs": 4, "hidden": 32, "batch_size": 32, "learning_rate": 3e-3},
     default={"max_epochs": 4, **_SHORT},
     crops={"max_epochs": 4, **_SHORT},
+    shown={},
     trees={"forest": {"n_estimators": 30}, "boosting": {"max_iter": 4}},
 )
