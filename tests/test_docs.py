@@ -224,7 +224,8 @@ def test_recomputed_figures_stand_beside_the_published_values(tmp_path):
         "machine": {"torch": "2.6", "processor": "P"},
         "measured_on": ["G"],
         "seed": 3,
-        "settings": {"sweep": {"pixel_fraction": 0.25}},
+        "methods": {"paper-ss-rvae": "as published", "tree": "tree"},
+        "settings": {"paper": {"precision": "bfloat16", "kl_end": 1.5}, "sweep": {"pixel_fraction": 0.25}},
     }
     for study, quick in (("fig3", False), ("fig4", True)):
         (tmp_path / study).mkdir()
@@ -238,7 +239,8 @@ def test_recomputed_figures_stand_beside_the_published_values(tmp_path):
     assert "| \\|r\\| | high | 0.9 |" in text
     assert re.findall(r"{image} (\S+)", text) == ["here/fig3/fig3a.png"]
     assert "measured on G; PyTorch 2.6, seed 3." in text
-    assert "`pixel_fraction=0.25`" in text
+    assert "was fitted with `pixel_fraction=0.25` but where" in text
+    assert "fitted with `precision=bfloat16`, `kl_end=1.5`; pixels and precision are those of its ss-rVAE" in text
     assert "Figure 4" not in text
     assert "No results" in generated_pages.reproduced(tmp_path / "none", "here")
 

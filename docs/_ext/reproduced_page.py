@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 __all__ = ["reproduced"]
 
 
+#: Settings that the ss-VAE has no use for and is not given.
+_OF_THE_RVAE = ("pixel_fraction", "precision")
+
+
 def reproduced(results: Path, shown_from: str) -> str:
     """Give one section for each study: published beside measured values, and its figures.
 
@@ -47,12 +51,28 @@ def _section(study: str, content: dict[str, Any], folder: Path, shown_from: str)
             lines += [f"```{{image}} {shown_from}/{name}", f":alt: {study}, {name}", ":width: 100%", "```", ""]
     machine = content["machine"]
     measured = " and ".join(content.get("measured_on") or [machine["processor"]])
-    changed = content["settings"].get("sweep") or {}
     text = f"Fitted and measured on {measured}; PyTorch {machine['torch']}, seed {content['seed']}."
-    if changed and study in ("fig3", "labels"):
-        said = ", ".join(f"`{key}={value:g}`" for key, value in changed.items())
-        text += f" The published ss-rVAE was fitted with {said} but where most figures share its model."
-    return "\n".join([*lines, text, ""])
+    return "\n".join([*lines, text + _not_as_published(study, content), ""])
+
+
+def _not_as_published(study: str, content: dict[str, Any]) -> str:
+    """Say with which settings the published method was fitted where they are not the published ones."""
+    settings, text = content["settings"], ""
+    always, swept = settings.get("paper") or {}, settings.get("sweep") or {}
+    if study == "fig2" or not any(method.startswith("paper") for method in content["methods"]):
+        return ""
+    if always:
+        text += f" The published method was fitted with {_listed(always)}"
+        text += "; pixels and precision are those of its ss-rVAE alone." if {*always} & {*_OF_THE_RVAE} else "."
+    if study in ("fig3", "labels") and not swept.items() <= always.items():
+        text += f" The published ss-rVAE was fitted with {_listed(swept)} but where most figures share its model."
+    return text
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(
+        f"`{name}={value:g}`" if isinstance(value, float) else f"`{name}={value}`" for name, value in settings.items()
+    )
 
 
 def _name(study: str) -> str:

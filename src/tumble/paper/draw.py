@@ -237,10 +237,8 @@ def scatter_panel(
         chosen = truth == k
         points = axes.scatter(z[chosen, 0], z[chosen, 1], s=9, c=colour, marker=markers[k % len(markers)], alpha=0.8)
         points.set(label=name, linewidths=0.25, edgecolors=INK, rasterized=len(z) > 2000)
-    if n_beyond:
-        where = {"x": 0.99, "y": 0.015, "ha": "right", "va": "bottom"}
-        axes.text(s=f"{n_beyond} on the edge: further out", transform=axes.transAxes, fontsize=5.5, color=INK, **where)
-    axes.set_xlabel("z1" + unit, labelpad=1)
+    beyond = f"\n{n_beyond} on the edge lie{'s' * (n_beyond == 1)} further out" if n_beyond else ""
+    axes.set_xlabel(f"z1{unit}{beyond}", labelpad=1)
     axes.set_ylabel("z2" + unit, labelpad=0)
     open_axes(axes, grid="both")
 
