@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import FigureKind, figure_response
-from tumble.app.explore.frame import colours_of
 from tumble.app.gallery import view_page
 from tumble.app.label_routes import ViewDep
 from tumble.errors import ConfigError

@@ -75,11 +75,7 @@ def choose_to_label(
     .. [1] F. Zhdanov, Diverse mini-batch active learning, 2019, arXiv:1901.05954.
     """
     doubt = uncertainty(probabilities)
-    x = np.asarray(features, dtype=np.float64)
-    if n < 1:
-        raise ConfigError(f"n is {n}; choose at least one.")
-    if x.ndim != 2 or len(x) != len(doubt):
-        raise DataError(f"features must be of shape ({len(doubt)}, factors), not {x.shape}.")
+    x = _checked(features, n, len(doubt))
     pool = np.argsort(-doubt, kind="stable")[: POOL * n]
     if len(pool) <= n:
         return pool.astype(np.int64)
@@ -133,11 +129,7 @@ def choose_varied(features: npt.ArrayLike, n: int, *, known: npt.ArrayLike | Non
     >>> choose_varied([[1.0], [1.1], [1.2], [9.0], [5.0]], 3).tolist()
     [2, 3, 4]
     """
-    x = np.asarray(features, dtype=np.float64)
-    if n < 1:
-        raise ConfigError(f"n is {n}; choose at least one.")
-    if x.ndim != 2:
-        raise DataError(f"features must be of shape (objects, measurements), not {x.shape}.")
+    x = _checked(features, n)
     old = np.empty((0, x.shape[1])) if known is None else np.asarray(known, dtype=np.float64)
     if old.ndim != 2 or old.shape[1] != x.shape[1]:
         raise DataError(f"known must be of shape (objects, {x.shape[1]}), not {old.shape}.")
@@ -153,6 +145,17 @@ def choose_varied(features: npt.ArrayLike, n: int, *, known: npt.ArrayLike | Non
         np.minimum(distance, np.square(x - x[i]).sum(axis=1), out=distance)
         distance[i] = -1.0  # not again, even where objects coincide
     return np.array(chosen, dtype=np.int64)
+
+
+def _checked(features: npt.ArrayLike, n: int, rows: int | None = None) -> npt.NDArray[np.float64]:
+    """Give features as an array of two axes with so many rows, where n of them can be chosen at all."""
+    x = np.asarray(features, dtype=np.float64)
+    if n < 1:
+        raise ConfigError(f"n is {n}; choose at least one.")
+    if x.ndim != 2 or (rows is not None and len(x) != rows):
+        wanted = "objects" if rows is None else rows
+        raise DataError(f"features must be of shape ({wanted}, numbers of each), not {x.shape}.")
+    return x
 
 
 def _robust(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

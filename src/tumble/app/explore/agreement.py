@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 import pandas as pd
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import csv_response, figure_response
-from tumble.app.explore.frame import ExploreView, colours_of, render_view
+from tumble.app.explore.frame import ExploreView, render_view
 from tumble.app.explore.known import Name
 from tumble.app.explore.matrix import Matrix, count_pairs, selection_link
 from tumble.app.images import library_key

@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import csv_response, figure_response
 from tumble.app.explore.confusion import said_of_labelled
-from tumble.app.explore.frame import ExploreView, colours_of, render_view
+from tumble.app.explore.frame import ExploreView, render_view
 from tumble.app.explore.known import Name, known_model
 from tumble.app.explore.matrix import Matrix, gallery_link
 from tumble.app.images import library_key

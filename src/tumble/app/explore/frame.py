@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from tumble.app.deps import render
-from tumble.library.classes import CLASS_COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExploreView",
-    "colours_of",
     "model_of",
     "models_with_predictions",
     "render_view",
@@ -83,25 +81,3 @@ def models_with_predictions(library: Library) -> list[str]:
     models = library.models()
     newest = models[~models["name"].duplicated(keep="last")]
     return [str(name) for name in newest.loc[newest["n_predictions"] > 0, "name"][::-1]]
-
-
-def colours_of(library: Library, model: str | None = None) -> dict[str, str]:
-    """Return the colour of each class, the same as in the gallery.
-
-    Parameters
-    ----------
-    library : Library
-        The open library.
-    model : str, optional
-        Its classes are added where nobody labelled with them.
-
-    Returns
-    -------
-    dict of str to str
-        Hexadecimal colours, in the order of the classes.
-    """
-    colours = {str(name): str(colour) for name, colour in library.classes()["colour"].items()}
-    for name in library.model_record(model).classes if model else ():
-        if name not in colours:
-            colours[name] = CLASS_COLOURS[len(colours) % len(CLASS_COLOURS)]
-    return colours

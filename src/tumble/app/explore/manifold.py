@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import csv_response, figure_response
 from tumble.app.explore.drawing import (
@@ -20,7 +21,7 @@ from tumble.app.explore.drawing import (
     sheet_table,
     tiled,
 )
-from tumble.app.explore.frame import ExploreView, colours_of, render_view
+from tumble.app.explore.frame import ExploreView, render_view
 from tumble.app.explore.known import Name, known_model
 from tumble.app.images import png_of
 from tumble.errors import ConfigError

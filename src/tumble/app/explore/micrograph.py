@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import FigureKind, csv_response, figure_response
-from tumble.app.explore.frame import ExploreView, colours_of, model_of, models_with_predictions, render_view
+from tumble.app.explore.frame import ExploreView, model_of, models_with_predictions, render_view
 from tumble.app.images import library_key, png_of
 from tumble.errors import ConfigError
 

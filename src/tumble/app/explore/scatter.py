@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import FigureKind, csv_response, figure_response
 from tumble.app.explore.bokeh_page import allow_styles, bokeh_version, new_nonce
 from tumble.app.explore.colouring import COLOURS, Colouring, colour_by, size_unit
-from tumble.app.explore.frame import ExploreView, colours_of, model_of, models_with_predictions, render_view
+from tumble.app.explore.frame import ExploreView, model_of, models_with_predictions, render_view
 from tumble.app.images import library_key
 from tumble.app.selection import LONGEST_SELECTION, decode_ids
 from tumble.errors import ConfigError

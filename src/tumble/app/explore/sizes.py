@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 import pandas as pd
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from tumble.app.colours import colours_of
 from tumble.app.deps import LibraryDep
 from tumble.app.downloads import FigureKind, csv_response, figure_response
 from tumble.app.explore.colouring import size_unit
-from tumble.app.explore.frame import ExploreView, colours_of, model_of, models_with_predictions, render_view
+from tumble.app.explore.frame import ExploreView, model_of, models_with_predictions, render_view
 from tumble.app.explore.histograms import Group, Histograms, make_histograms, round_step
 from tumble.app.selection import encode_ids
 from tumble.errors import ConfigError
