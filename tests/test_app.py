@@ -20,7 +20,7 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
-from tumble.app import export_routes, gallery, page_figures, suggestions
+from tumble.app import export_routes, gallery, label_routes, page_figures, suggestions
 from tumble.app.security import CSRF_HEADER, Security
 from tumble.app.server import create_app
 from tumble.errors import ConfigError
@@ -497,3 +497,27 @@ def test_a_missing_extra_is_said_in_one_sentence(path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert 'pip install "tumble[app]"' in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_the_first_visit_finds_statements_and_templates_compiled(path, monkeypatch, with_model):
+    if with_model:
+        predict(path)
+    label_routes.templates.env.cache.clear()
+    with client_of(path) as visitor:
+        dialect, compiled, loaded = visitor.app.state.library._database.engine.dialect, [], []
+        compiler, get_source = dialect.statement_compiler, label_routes.templates.env.loader.get_source
+
+        def noted(*given, **named):
+            compiled.append(given[1])
+            return compiler(*given, **named)
+
+        def read(environment, template):
+            loaded.append(template)
+            return get_source(environment, template)
+
+        monkeypatch.setattr(dialect, "statement_compiler", noted)
+        monkeypatch.setattr(label_routes.templates.env.loader, "get_source", read)
+        assert visitor.get("/label", headers=HTML).status_code == 200
+        assert not loaded
+        assert not compiled, [str(statement) for statement in compiled]

@@ -141,6 +141,8 @@ def warm_up(library: Any, suggestions: Any, crops: Any) -> None:
     with suppress(Exception):  # whatever it is, the page itself will say what is wrong
         _classes(library)
         library.micrograph_sources()
+        library_key(library)
+        view_page(library, View(limit=1), suggestions)
         page = view_page(library, View(sort="id", limit=1), suggestions)
         crops.embedded([record["id"] for record in page.particles])
 
