@@ -369,11 +369,15 @@ def _pixel_subset(x: Tensor, fraction: float, generator: torch.Generator | None)
     m = max(1, round(fraction * n_pixels))
     if m >= n_pixels:
         return None
-    start = torch.rand(len(x), 1, generator=generator, device=x.device)
-    # In float64: rounded up to the next step, a start just below 1 would run off the end.
-    steps = (torch.arange(m, device=x.device) + start.double()) * (n_pixels / m)
+    stride = n_pixels / m
+    start = torch.rand(len(x), 1, generator=generator, device=x.device) * stride
+    # Whole pixels apart from their fractions: not every device knows float64, and float32 could not tell large images'
+    # pixels apart.
+    whole = np.floor(np.arange(m) * stride)
+    fraction_px = torch.as_tensor(np.arange(m) * stride - whole, dtype=start.dtype, device=x.device)
+    places = torch.as_tensor(whole, dtype=torch.long, device=x.device) + (fraction_px + start).long()
     curve = torch.as_tensor(_space_filling_curve(*size), device=x.device)
-    return curve[steps.long().clamp(max=n_pixels - 1)]
+    return curve[places.clamp(max=n_pixels - 1)]
 
 
 @functools.lru_cache(maxsize=8)
