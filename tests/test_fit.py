@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tumble.datasets import make_cards
 from tumble.fit import FitConfig
 from tumble.fit.batches import TrainingData, as_images, iterate_batches
-from tumble.fit.config import TARGET_STEPS, Disorder
+from tumble.fit.config import TARGET_STEPS, TARGET_STEPS_UNLABELLED, Disorder
 from tumble.fit.losses import Teacher, training_loss
 from tumble.fit.objective import rate_share as _rate
 from tumble.model.config import ModelConfig
@@ -90,9 +90,11 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_nothing():
 def test_the_length_of_a_run_is_set_in_steps(n, epochs):
     settings = FitConfig()
     assert settings.epochs_for(n) == epochs
-    assert FitConfig(max_epochs=3).epochs_for(n) == 3
+    assert FitConfig(max_epochs=3).epochs_for(n) == FitConfig(max_epochs=3).epochs_for(n, labels=False) == 3
     if n < 10**5:
-        assert settings.epochs_for(n) * settings.steps_per_epoch(n) == pytest.approx(TARGET_STEPS, rel=0.05)
+        per_epoch = settings.steps_per_epoch(n)
+        assert settings.epochs_for(n) * per_epoch == pytest.approx(TARGET_STEPS, rel=0.05)
+        assert settings.epochs_for(n, labels=False) * per_epoch == pytest.approx(TARGET_STEPS_UNLABELLED, rel=0.05)
 
 
 def test_no_gradient_reaches_the_teacher_and_every_part_of_the_model_gets_one():

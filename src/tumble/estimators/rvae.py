@@ -55,7 +55,7 @@ class RVAE(ImageModel):
     degradation : float, default=0.0
         As in :class:`SSRVAEClassifier`; has no effect without a classifier.
     max_epochs : int or None, default=None
-        Passes over all images; None makes about 1,000 optimiser steps (100 epochs for the paper's method).
+        Passes over all images; None makes about 3,000 optimiser steps (100 epochs for the paper's method).
     batch_size : int or None, default=None
         Images per step; None is 96 (64 for the paper's method).
     learning_rate : float or None, default=None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["TARGET_STEPS", "Disorder", "FitConfig"]
+__all__ = ["TARGET_STEPS", "TARGET_STEPS_UNLABELLED", "Disorder", "FitConfig"]
 
-#: Optimiser steps of a run whose number of epochs was left to the method.
+#: Optimiser steps of a run whose number of epochs was left to the method: with labels, and without.
 TARGET_STEPS = 1000
+#: Without labels the pose has no teacher; after a third of this, objects may still be taken for their own upside down.
+TARGET_STEPS_UNLABELLED = 3000
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class FitConfig:
     Parameters
     ----------
     max_epochs : int or None
-        Passes over all images; None makes about :data:`TARGET_STEPS` optimiser steps.
+        Passes over all images; None makes about :data:`TARGET_STEPS` optimiser steps, or without labels
+        :data:`TARGET_STEPS_UNLABELLED`.
     batch_size : int
         Images without regard to labels per step.
     labelled_batch_size : int
@@ -118,11 +121,11 @@ class FitConfig:
     compile: bool = False
     precision: str = "float32"
 
-    def epochs_for(self, n_images: int) -> int:
-        """Return the number of epochs for a data set of `n_images`."""
+    def epochs_for(self, n_images: int, *, labels: bool = True) -> int:
+        """Return the number of epochs for a data set of `n_images`, with or without labels."""
         if self.max_epochs is not None:
             return self.max_epochs
-        return max(1, round(TARGET_STEPS / self.steps_per_epoch(n_images)))
+        return max(1, round((TARGET_STEPS if labels else TARGET_STEPS_UNLABELLED) / self.steps_per_epoch(n_images)))
 
     def steps_per_epoch(self, n_images: int) -> int:
         """Optimiser steps in one pass over `n_images`."""

@@ -92,7 +92,7 @@ class Run:
             self.model.log_py.copy_(torch.tensor(np.log(class_prior), dtype=torch.float32))
         self.teacher = Teacher(self.model, settings.ema_decay)
         self.optimiser = objective.optimiser(self.model)
-        self.n_epochs = settings.epochs_for(len(data))
+        self.n_epochs = settings.epochs_for(len(data), labels=config.n_classes > 0)
         self.n_steps = self.n_epochs * settings.steps_per_epoch(len(data))
         self.step = 0
         self._loss = ranks.gradient_mean(_Loss(self.model, self.teacher.model, objective, self.generator))

@@ -14,7 +14,7 @@ from tumble.baselines import (
 )
 from tumble.errors import ConfigError
 from tumble.estimators import RVAE, SSRVAEClassifier
-from tumble.fit.config import TARGET_STEPS, FitConfig
+from tumble.fit.config import TARGET_STEPS, TARGET_STEPS_UNLABELLED, FitConfig
 from tumble.fit.paper import PaperConfig
 from tumble.paper.data import Cards, Gold
 from tumble.paper.names import METHOD_TITLES
@@ -156,7 +156,7 @@ def steps(fit: Fit, sizes: Sizes, split: Split) -> int:
         free = int((split.y < 0).sum()) if fit.supervised else len(split.y)
         return epochs * math.ceil(free / chosen.get("batch_size", PaperConfig().batch_size))
     if "max_epochs" not in chosen:
-        return TARGET_STEPS
+        return TARGET_STEPS if fit.supervised else TARGET_STEPS_UNLABELLED
     return chosen["max_epochs"] * math.ceil(len(split.y) / chosen.get("batch_size", FitConfig().batch_size))
 
 
