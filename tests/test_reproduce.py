@@ -22,7 +22,7 @@ from tumble.paper import draw, fig2, fig4, fig5, films, pool, sweeps
 from tumble.paper import run as paper_run
 from tumble.paper.data import Agglomerates, Cards, Gold, cards_test
 from tumble.paper.lab import Lab
-from tumble.paper.methods import BASELINES, Fit, parameters, steps
+from tumble.paper.methods import BASELINES, Fit, estimator, parameters, steps
 from tumble.paper.names import METHOD_TITLES, STUDY_TITLES
 from tumble.paper.outcome import Comparison
 from tumble.paper.run import STUDIES, reproduce
@@ -139,15 +139,24 @@ def test_default_method_trains_longer_where_its_manifold_is_drawn() -> None:
 
 
 def test_published_method_may_cost_less_where_asked() -> None:
-    sizes = FULL.with_published({"pixel_fraction": 0.5, "precision": "bfloat16", "kl_end": 1}, {"max_epochs": 50})
+    sizes = FULL.with_published({"pixel_fraction": 0.5, "precision": "bfloat16", "hidden": 64}, {"max_epochs": 50})
     chosen = parameters(Fit("paper-ss-rvae", CARDS), sizes)
-    assert (chosen["pixel_fraction"], chosen["precision"], chosen["kl_end"]) == (0.5, "bfloat16", 1)
+    assert (chosen["pixel_fraction"], chosen["precision"], chosen["hidden"]) == (0.5, "bfloat16", 64)
     assert "max_epochs" not in chosen
     swept = parameters(Fit("paper-ss-rvae", CARDS, swept=True), sizes)
     assert swept == {**chosen, "pixel_fraction": 0.0625, "max_epochs": 50}
     # What saves nothing there is left as published.
-    assert parameters(Fit("paper-ss-vae", CARDS), sizes) == {"method": "paper", "invariances": [], "kl_end": 1}
+    assert parameters(Fit("paper-ss-vae", CARDS), sizes) == {"method": "paper", "invariances": [], "hidden": 64}
     assert parameters(Fit("ss-rvae", CARDS), sizes) == parameters(Fit("ss-rvae", CARDS), FULL)
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_every_setting_of_the_published_method_is_taken_by_the_estimators(supervised: bool) -> None:
+    given = {"max_epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "pixel_fraction": 0.5, "precision": "bfloat16"}
+    fit = Fit("paper-ss-rvae", CARDS, supervised=supervised)
+    made = estimator(fit, FULL.with_published({**given, "hidden": 32}, {})).get_params()
+    assert {name: made[name] for name in given} == given
+    assert made["hidden"] == 32
 
 
 def test_steps_are_those_of_the_fit() -> None:
@@ -543,7 +552,7 @@ def test_estimate_comes_before_training(tmp_path: Path) -> None:
         ({"device": "abacus"}, "device='abacus'"),
         ({"published": {"magic": 1}}, "--published magic: .* no such setting"),
         ({"swept": {"max_epochs": 1.5}}, "--swept max_epochs=1.5: must be of the kind of 100"),
-        ({"published": {"analytic_kl": 1}}, "analytic_kl=1: must be of the kind of False"),
+        ({"published": {"precision": 16}}, "precision=16: must be of the kind of 'float32'"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -595,7 +604,7 @@ def test_command_makes_a_quick_figure(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_command_says_what_is_not_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_run, "QUICK", TINY)
-    given = ["--published", "pixel_fraction=0.5", "--swept", "class_floor=0.1"]
+    given = ["--published", "pixel_fraction=0.5", "--swept", "batch_size=8"]
     arguments = ["reproduce", "fig6", "--out", str(tmp_path), "--quick", "--methods", "paper-ss-rvae", *given]
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert done.exit_code == 0, done.output

@@ -66,6 +66,8 @@ class RVAE(ImageModel):
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     generative_weight, pose_weight : float, default=1.0
         Weights of the evidence bound and of the consistency of the pose.
+    pixel_fraction : float, default=1.0
+        Of the paper's method, as in :class:`SSRVAEClassifier`.
     encoder_channels : tuple of int, default=(32, 64)
         Channels per stage of the convolutional encoder.
     hidden : int, default=128
@@ -126,6 +128,7 @@ class RVAE(ImageModel):
         kl_weight: float = 1.0,
         generative_weight: float = 1.0,
         pose_weight: float = 1.0,
+        pixel_fraction: float = 1.0,
         encoder_channels: tuple[int, ...] = (32, 64),
         hidden: int = 128,
         novelty_score: bool = True,
@@ -155,6 +158,7 @@ class RVAE(ImageModel):
         self.kl_weight = kl_weight
         self.generative_weight = generative_weight
         self.pose_weight = pose_weight
+        self.pixel_fraction = pixel_fraction
         self.encoder_channels = encoder_channels
         self.hidden = hidden
         self.novelty_score = novelty_score

@@ -99,8 +99,8 @@ def reproduce(
     sizes : Sizes, optional
         In place of the full or quick ones.
     published : mapping, optional
-        Settings of the published method, of :class:`tumble.fit.paper.PaperConfig`, that differ from the published
-        ones: with ``{"pixel_fraction": 0.25, "precision": "bfloat16"}`` it takes an hour in place of twelve.
+        Settings of the published method, parameters of the estimators, that differ from the published ones: with
+        ``{"pixel_fraction": 0.0625, "precision": "bfloat16"}`` it takes half an hour in place of twelve hours.
     swept : mapping, optional
         Settings that only its many fits for figure 3 and the label study take, beside those.
     progress : callable, optional

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from tumble.errors import ConfigError
 from tumble.fit.paper import PaperConfig
+from tumble.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +16,8 @@ __all__ = ["FULL", "QUICK", "Sizes"]
 
 #: Shear in per cent, as the paper writes it, per degree of :func:`tumble.datasets.make_cards`.
 SHEAR_PERCENT_PER_DEG = 100 / 64
+#: Settings of the published method that the estimators take.
+_OF_THE_ESTIMATOR = ("max_epochs", "batch_size", "learning_rate", "pixel_fraction", "precision")
 
 
 def _evenly(stop: float, n: int) -> tuple[float, ...]:
@@ -101,7 +104,7 @@ class Sizes:
         Parameters
         ----------
         published, swept : mapping of str to object
-            Settings of :class:`tumble.fit.paper.PaperConfig`.
+            Parameters of the estimators that `method="paper"` has a use for.
 
         Returns
         -------
@@ -118,7 +121,7 @@ class Sizes:
 
 
 def _check_settings(option: str, given: Mapping[str, Any]) -> None:
-    usual = asdict(PaperConfig())
+    usual = {name: getattr(PaperConfig(), name) for name in _OF_THE_ESTIMATOR} | {"hidden": ModelConfig.hidden}
     for name, value in given.items():
         if name not in usual:
             raise ConfigError(f"{option} {name}: the published method has no such setting. Known: {', '.join(usual)}.")
