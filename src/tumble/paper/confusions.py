@@ -74,6 +74,8 @@ def confusion_figure(scores: dict[str, dict[str, Any]]) -> Figure:
             draw.confusion_panel(axes, found["confusion"], found["classes"], ylabel=i % columns == 0)
             axes.set_title(f"{METHOD_TITLES[method]}\nbalanced accuracy {found['balanced_accuracy']:.3f}", loc="left")
             draw.letter(axes, "abcdefgh"[i])
+            if i + columns < len(scores):
+                axes.set_xlabel("")
         for axes in panels.flat[len(scores) :]:
             axes.set_axis_off()
     return figure

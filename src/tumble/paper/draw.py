@@ -78,6 +78,7 @@ METHOD_STYLES: dict[str, dict[str, Any]] = {
     "paper-ss-vae": {"color": "#D55E00", "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
     "ss-rvae": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
     "ss-vae": {"color": "#0072B2", "linestyle": "--", "marker": "s", "markerfacecolor": "white"},
+    "ss-rvae-degraded": {"color": "#56B4E9", "linestyle": "-", "marker": "h"},
     "tree": {"color": "#7B8794", "linestyle": ":", "marker": "v"},
     "forest": {"color": "#3E4C59", "linestyle": ":", "marker": "^"},
     "boosting": {"color": "#882255", "linestyle": ":", "marker": "D"},

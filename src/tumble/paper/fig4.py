@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tumble.metrics import confusion
 from tumble.paper import draw
 from tumble.paper.data import cards_test
-from tumble.paper.methods import AUTOENCODERS, BASELINES, Fit, chosen_methods
+from tumble.paper.methods import AUTOENCODERS, BASELINES, DEGRADED, Fit, chosen_methods
 from tumble.paper.names import METHOD_TITLES
 from tumble.paper.outcome import Comparison, Outcome, Study
 from tumble.paper.sizes import SHEAR_PERCENT_PER_DEG
@@ -47,13 +47,13 @@ _PUBLISHED_RECALL = {"club": 0.92, "spade": 0.97, "heart": 0.62, "diamond": 0.99
 #: Cells of the map have seeds of their own, beside that of the test cards.
 _MAP_SEED = 1000
 
-_LETTERS = "abcdefgh"
+_LETTERS = "abcdefghij"
 
 _Accuracies = list[float]
 
 
 def _methods(lab: Lab) -> tuple[str, ...]:
-    return chosen_methods(lab.methods, (*AUTOENCODERS, *BASELINES), "fig4")
+    return chosen_methods(lab.methods, (*AUTOENCODERS, DEGRADED, *BASELINES), "fig4")
 
 
 def needs(lab: Lab) -> list[Fit]:
@@ -227,8 +227,13 @@ def _comparisons(
 # What is drawn
 
 
-def _panels(figure: Figure, count: int, columns: int = 4) -> list[Any]:
-    columns = min(columns, count)
+def _columns(count: int) -> int:
+    """Panels side by side: the autoencoders and the baselines have a row each."""
+    return min(5 if count > 8 else 4, count)
+
+
+def _panels(figure: Figure, count: int) -> list[Any]:
+    columns = _columns(count)
     panels = figure.subplots(-(-count // columns), columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[count:]:
         axes.set_axis_off()
@@ -238,7 +243,7 @@ def _panels(figure: Figure, count: int, columns: int = 4) -> list[Any]:
 def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str, list[_Accuracies]]) -> Figure:
     percent = [SHEAR_PERCENT_PER_DEG * shear for shear in shears]
     with draw.print_style():
-        figure = draw.figure_of(1.9 * -(-len(maps) // 4) + 0.4)
+        figure = draw.figure_of(1.9 * -(-len(maps) // _columns(len(maps))) + 0.4)
         panels = _panels(figure, len(maps))
         shown = None
         for i, (axes, (method, rows)) in enumerate(zip(panels, maps.items(), strict=True)):
@@ -265,7 +270,7 @@ def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str
 def _confusion_figure(confusions: dict[str, list[Any]], classes: Sequence[str]) -> Figure:
     with draw.print_style():
         count = len(confusions)
-        columns = min(4, count)
+        columns = _columns(count)
         blocks = -(-count // columns)
         figure = draw.figure_of(3.9 * blocks)
         grid = figure.subplots(2 * blocks, columns, squeeze=False)
@@ -291,7 +296,7 @@ def _examples_figure(lab: Lab) -> Figure:
         X, y = cards_test(lab.sizes.n_test, lab.seed, **setting)
         return np.stack([X[np.flatnonzero(y == k)[0]] for k in range(4)])
 
-    noise = [{"noise": sigma} for sigma in (0.1, 0.4, 1.0, 2.5)]
+    noise = [{"noise": sigma} for sigma in (0.1, 0.45, 1.0, 2.5)]
     specks = [{"density": density, "intensity": 1.0} for density in (0.05, 0.1, 0.2, 0.5)]
     with draw.print_style():
         figure = draw.figure_of(3.5)
@@ -362,7 +367,7 @@ def _contamination_figure(
 ) -> Figure:
     percent = [100 * density for density in densities]
     with draw.print_style():
-        figure = draw.figure_of(1.9 * -(-len(contamination) // 4) + 0.4)
+        figure = draw.figure_of(1.9 * -(-len(contamination) // _columns(len(contamination))) + 0.4)
         panels = _panels(figure, len(contamination))
         shown = None
         for i, (axes, (method, rows)) in enumerate(zip(panels, contamination.items(), strict=True)):

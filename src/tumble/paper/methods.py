@@ -25,11 +25,23 @@ if TYPE_CHECKING:
     from tumble.paper.data import Source, Split
     from tumble.paper.sizes import Sizes
 
-__all__ = ["AUTOENCODERS", "BASELINES", "INVARIANT", "Fit", "chosen_methods", "estimator", "parameters", "steps"]
+__all__ = [
+    "AUTOENCODERS",
+    "BASELINES",
+    "DEGRADED",
+    "INVARIANT",
+    "Fit",
+    "chosen_methods",
+    "estimator",
+    "parameters",
+    "steps",
+]
 
 AUTOENCODERS = ("paper-ss-rvae", "paper-ss-vae", "ss-rvae", "ss-vae")
 #: Those whose latent space is free of the angle.
 INVARIANT = ("paper-ss-rvae", "ss-rvae")
+#: The default method, trained for images that are worse than those at hand; where robustness is measured.
+DEGRADED = "ss-rvae-degraded"
 _BASELINES: dict[str, type[Any]] = {
     "tree": PixelTreeClassifier,
     "forest": PixelForestClassifier,
@@ -104,7 +116,7 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     """
     if fit.method in BASELINES:
         return dict(sizes.trees.get(fit.method, {}))
-    invariances = ["rotation", "translation"] if fit.method in INVARIANT else []
+    invariances = ["rotation", "translation"] if fit.method in (*INVARIANT, DEGRADED) else []
     if fit.method.startswith("paper"):
         settings = {**sizes.paper, **(sizes.sweep if fit.swept else {})}
         if not invariances:  # no step evaluates single pixels: nothing could be saved
@@ -113,6 +125,8 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
     if isinstance(fit.source, Cards) and not fit.swept:
         chosen |= sizes.shown
+    if fit.method == DEGRADED:
+        chosen |= sizes.degraded
     if not isinstance(fit.source, Cards):
         chosen |= {"labelled_orientation": "arbitrary", **_NANOPARTICLES}
     if not fit.supervised:

@@ -26,6 +26,7 @@ METHOD_TITLES = {
     "paper-ss-vae": "ss-VAE as published",
     "ss-rvae": "ss-rVAE of tumble",
     "ss-vae": "ss-VAE of tumble",
+    "ss-rvae-degraded": "ss-rVAE, degradation=1",
     "tree": "decision tree",
     "forest": "random forest",
     "boosting": "gradient boosting",

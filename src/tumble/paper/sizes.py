@@ -60,6 +60,8 @@ class Sizes:
         Parameters of the estimators: of the published method, of the default one, and of the default one on crops.
     shown : dict
         Changes of `default` in the fits on cards whose manifold is drawn: pose and decoder take longer than the class.
+    degraded : dict
+        Changes of `default` in the fit for images that are worse than those at hand.
     sweep : dict
         Changes of `paper` in the many fits of figure 3 and the label study; the model that most figures share is left
         as published.
@@ -91,6 +93,7 @@ class Sizes:
     default: dict[str, Any] = field(default_factory=dict)
     crops: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 45})
     shown: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 24})
+    degraded: dict[str, Any] = field(default_factory=lambda: {"degradation": 1.0, "encoder_channels": (32, 96)})
     sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.0625})
     trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -159,5 +162,6 @@ QUICK = Sizes(
     default={"max_epochs": 4, **_SHORT},
     crops={"max_epochs": 4, **_SHORT},
     shown={},
+    degraded={"degradation": 1.0},
     trees={"forest": {"n_estimators": 30}, "boosting": {"max_iter": 4}},
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tumble.errors import ConfigError
 from tumble.paper.data import Cards
 from tumble.paper.lab import describe
-from tumble.paper.methods import AUTOENCODERS, BASELINES, Fit
+from tumble.paper.methods import AUTOENCODERS, BASELINES, DEGRADED, Fit
 from tumble.paper.names import METHOD_TITLES
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class StudyTask:
 
 
 Task = FitTask | StudyTask
-_BY_COST = (*AUTOENCODERS, "boosting", *(name for name in BASELINES if name != "boosting"))
+_BY_COST = (*AUTOENCODERS, DEGRADED, "boosting", *(name for name in BASELINES if name != "boosting"))
 
 
 def tasks_for(lab: Lab, studies: Mapping[str, Study]) -> list[Task]:
