@@ -266,7 +266,7 @@ def test_a_point_far_out_is_put_on_the_edge_and_counted() -> None:
     drawn = np.concatenate([np.asarray(points.get_offsets()) for points in axes.collections])
     assert 3 < drawn[:, 0].max() < 10
     assert np.isclose(drawn, z[8]).all(axis=1).any(), "others stay where they are"
-    assert axes.get_xlabel() == "z1\n1 on the edge lies further out"
+    assert axes.get_xlabel() == "z1\n(1 further out)"
     quiet = draw.figure_of(2.0).subplots()
     draw.scatter_panel(quiet, z[8:], truth[8:], ("a", "b"))
     assert quiet.get_xlabel() == "z1"

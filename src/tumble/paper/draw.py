@@ -237,8 +237,8 @@ def scatter_panel(
     for k, (name, colour) in enumerate(class_colours(classes).items()):
         chosen = truth == k
         points = axes.scatter(z[chosen, 0], z[chosen, 1], s=9, c=colour, marker=markers[k % len(markers)], alpha=0.8)
-        points.set(label=name, linewidths=0.25, edgecolors=INK, rasterized=len(z) > 2000)
-    beyond = f"\n{n_beyond} on the edge lie{'s' * (n_beyond == 1)} further out" if n_beyond else ""
+        points.set(label=name, linewidths=0.25, edgecolors=INK, rasterized=len(z) > 500)
+    beyond = f"\n({n_beyond} further out)" if n_beyond else ""
     axes.set_xlabel(f"z1{unit}{beyond}", labelpad=1)
     axes.set_ylabel("z2" + unit, labelpad=0)
     open_axes(axes, grid="both")

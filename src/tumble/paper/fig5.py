@@ -149,7 +149,7 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
             draw.scatter_panel(
                 panels[1, i], draw.standardised(z[known]), split.truth[known], split.classes, unit=" (s.d.)"
             )
-            panels[1, i].set_title(f"{_NEIGHBOURS}-NN accuracy {found[title]['separability']:.2f}", loc="left")
+            panels[1, i].set_title(f"{_NEIGHBOURS}-NN {found[title]['separability']:.2f}", loc="left")
             for row, axes in enumerate(panels[:, i]):
                 axes.set_ylabel(axes.get_ylabel() if i == 0 else "")
                 draw.letter(axes, "abcdefghij"[row * len(columns) + i])
@@ -161,7 +161,8 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
             ncols=len(names),
             handletextpad=0.1,
             markerscale=1.5,
-            title=f"{NANOPARTICLE_TITLES[name]}, {_NAMED[name]}; each image {split.X.shape[2]} px wide",
+            title=f"{NANOPARTICLE_TITLES[name]}, {_NAMED[name]}; each image {split.X.shape[2]} px wide; "
+            f"{_NEIGHBOURS}-NN: balanced accuracy of {_NEIGHBOURS} nearest neighbours",
         )
     return figure
 
