@@ -232,18 +232,25 @@ def _columns(count: int) -> int:
     return min(5 if count > 8 else 4, count)
 
 
+def _width(count: int) -> float:
+    """Width of so many panels in inches: titles must fit above each."""
+    return max(draw.WIDTH, 1.8 * _columns(count))
+
+
 def _panels(figure: Figure, count: int) -> list[Any]:
     columns = _columns(count)
     panels = figure.subplots(-(-count // columns), columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[count:]:
         axes.set_axis_off()
+    for axes in panels.flat[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)
     return list(panels.flat[:count])
 
 
 def _map_figure(angles: Sequence[float], shears: Sequence[float], maps: dict[str, list[_Accuracies]]) -> Figure:
     percent = [SHEAR_PERCENT_PER_DEG * shear for shear in shears]
     with draw.print_style():
-        figure = draw.figure_of(1.9 * -(-len(maps) // _columns(len(maps))) + 0.4)
+        figure = draw.figure_of(1.9 * -(-len(maps) // _columns(len(maps))) + 0.4, width=_width(len(maps)))
         panels = _panels(figure, len(maps))
         shown = None
         for i, (axes, (method, rows)) in enumerate(zip(panels, maps.items(), strict=True)):
@@ -272,7 +279,7 @@ def _confusion_figure(confusions: dict[str, list[Any]], classes: Sequence[str]) 
         count = len(confusions)
         columns = _columns(count)
         blocks = -(-count // columns)
-        figure = draw.figure_of(3.9 * blocks)
+        figure = draw.figure_of(3.9 * blocks, width=_width(count))
         grid = figure.subplots(2 * blocks, columns, squeeze=False)
         for i, (method, both) in enumerate(confusions.items()):
             block, column = divmod(i, columns)
@@ -284,6 +291,8 @@ def _confusion_figure(confusions: dict[str, list[Any]], classes: Sequence[str]) 
                 axes.set_title(f"{METHOD_TITLES[method]}\n{setting}", loc="left")
                 if column == 0:
                     draw.letter(axes, _LETTERS[2 * block + row])
+                if row == 0 or i + columns < count:
+                    axes.set_xlabel("")
         for axes in grid.flat:
             axes.set_visible(bool(axes.images))
     return figure
@@ -367,7 +376,8 @@ def _contamination_figure(
 ) -> Figure:
     percent = [100 * density for density in densities]
     with draw.print_style():
-        figure = draw.figure_of(1.9 * -(-len(contamination) // _columns(len(contamination))) + 0.4)
+        count = len(contamination)
+        figure = draw.figure_of(1.9 * -(-count // _columns(count)) + 0.4, width=_width(count))
         panels = _panels(figure, len(contamination))
         shown = None
         for i, (axes, (method, rows)) in enumerate(zip(panels, contamination.items(), strict=True)):
