@@ -154,18 +154,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="labels to add (default: 20)")
     options = common.parse(parser, argv)
     record = common.Record(options.out, since=options.since)
-    given = {name: value for name in ("per_class", "step") if (value := getattr(options, name)) is not None}
-    size = replace(QUICK if options.quick else FULL, **given)
+    usual = QUICK if options.quick else FULL
+    size = replace(usual, per_class=options.per_class or usual.per_class, step=options.step or usual.step)
+    numbers = {} if size == usual else {"per_class": size.per_class, "step": size.step}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name in options.data:
-            case = common.with_options({"data": name, "model": options.model, "seed": seed, **given}, options)
+            case = common.with_options({"data": name, "model": options.model, "seed": seed, **numbers}, options)
             record.measure(case, partial(compare, name, seed, options.model, options.settings, size))
     gains: dict[str, list[float]] = {}
     for row in record.rows:
         if bool(row.get("quick")) == options.quick and "settings" not in row:
             name = f"{row['data']}, {row['model']}" + _which(row["seed"])
-            if "per_class" in row or "step" in row:
-                name += f", {row.get('per_class', size.per_class)} per class and {row.get('step', size.step)} more"
+            if "step" in row:
+                name += f", {row['per_class']} per class and {row['step']} more"
             gains.setdefault(name, []).append(row["gain"])
     record.notes["paired"] = {name: paired(values) for name, values in gains.items()}
     record.write()

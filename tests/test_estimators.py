@@ -434,3 +434,12 @@ def test_five_labels_per_class_reach_any_angle():
     # The shift is part of the pose; guessing 0 would be off by 3.8 px in the median.
     error = np.hypot(*(model.pose(test.X).shift_px - test.shift).T)
     assert np.median(error) < 0.8
+
+
+def test_without_labels_a_fit_is_three_times_as_long(monkeypatch) -> None:
+    monkeypatch.setattr("tumble.fit.config.TARGET_STEPS", 2)
+    monkeypatch.setattr("tumble.fit.config.TARGET_STEPS_UNLABELLED", 6)
+    X, y = np.random.default_rng(0).random((12, 16, 16)), np.arange(12) % 2
+    small = {"batch_size": 12, "hidden": 8, "encoder_channels": (4,), "novelty_score": False, "random_state": 0}
+    assert RVAE(**small).fit(X).n_iter_ == 6
+    assert SSRVAEClassifier(**small).fit(X, y).n_iter_ == 2

@@ -18,6 +18,7 @@ from torch.distributions import ContinuousBernoulli, Normal
 from tumble.fit import EpochReport, fit_ssrvae
 from tumble.fit.batches import Batch, TrainingData
 from tumble.fit.paper import PaperConfig, PaperObjective, labelled_every, paper_batches, paper_loss
+from tumble.fit.pixels import pixel_subset
 from tumble.model import streamed
 from tumble.model.config import ModelConfig
 from tumble.model.coordinates import canonical_affine, place
@@ -253,24 +254,20 @@ def test_subset_of_pixels_is_unbiased() -> None:
 
 
 def test_drawn_subsets_are_uniform_and_differ_between_images() -> None:
-    from tumble.fit.paper import _pixel_subset
-
     generator = torch.Generator().manual_seed(0)
     x = torch.zeros(4000, 1, 4, 5)
-    subset = _pixel_subset(x, 0.25, generator)
+    subset = pixel_subset(x, 0.25, generator)
     assert subset is not None
     assert subset.shape == (4000, 5)
     assert all(len(row.unique()) == 5 for row in subset[:50])
     assert torch.bincount(subset.flatten()).float().div(1000).sub(1).abs().max() < 0.15
-    assert _pixel_subset(x, 1.0, generator) is None
+    assert pixel_subset(x, 1.0, generator) is None
 
 
 @pytest.mark.parametrize(("size", "fraction"), [((16, 16), 1 / 4), ((20, 33), 0.07), ((1, 9), 0.3), ((48, 48), 0.26)])
 def test_drawn_subsets_lie_evenly_over_the_image(size: tuple[int, int], fraction: float) -> None:
-    from tumble.fit.paper import _pixel_subset
-
     x = torch.zeros(500, 1, *size)
-    subset = _pixel_subset(x, fraction, torch.Generator().manual_seed(1))
+    subset = pixel_subset(x, fraction, torch.Generator().manual_seed(1))
     assert subset is not None
     assert all(len(row.unique()) == subset.shape[1] for row in subset)
     # The mean over the drawn pixels of an object in an empty frame, against its spread over as many drawn by chance.

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["reproduced"]
 
 
-#: Settings that the ss-VAE has no use for and is not given.
-_OF_THE_RVAE = ("pixel_fraction", "precision")
-
-
 def reproduced(results: Path, shown_from: str) -> str:
     """Give one section for each study: published beside measured values, and its figures.
 
@@ -57,13 +53,15 @@ def _section(study: str, content: dict[str, Any], folder: Path, shown_from: str)
 
 def _not_as_published(study: str, content: dict[str, Any]) -> str:
     """Say with which settings the published method was fitted where they are not the published ones."""
+    from tumble.paper.methods import SAVINGS
+
     settings, text = content["settings"], ""
     always, swept = settings.get("paper") or {}, settings.get("sweep") or {}
     if study == "fig2" or not any(method.startswith("paper") for method in content["methods"]):
         return ""
     if always:
         text += f" The published method was fitted with {_listed(always)}"
-        text += "; pixels and precision are those of its ss-rVAE alone." if {*always} & {*_OF_THE_RVAE} else "."
+        text += "; pixels and precision are those of its ss-rVAE alone." if {*always} & {*SAVINGS} else "."
     if study in ("fig3", "labels") and not swept.items() <= always.items():
         text += f" The published ss-rVAE was fitted with {_listed(swept)} but where most figures share its model."
     return text

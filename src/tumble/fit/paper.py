@@ -14,7 +14,6 @@ References
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from tumble.fit.batches import Batch, as_images, read_numbers, to_device
 from tumble.fit.config import FitConfig
+from tumble.fit.pixels import pixel_subset
 from tumble.model import objectives
 from tumble.model.angles import NormalAngle
 from tumble.model.coordinates import canonical_affine
@@ -282,7 +282,7 @@ def paper_loss(
     y = torch.cat([classes, batch.y])
     posterior = model.encode(model.features(x)[rows], y)
     draw = _draw(model, posterior, generator, analytic_kl=analytic_kl)
-    fit, log_px = _weighted_fit(model, x, y, rows, draw, weights, _pixel_subset(x, pixel_fraction, generator))
+    fit, log_px = _weighted_fit(model, x, y, rows, draw, weights, pixel_subset(x, pixel_fraction, generator))
     # Of the unlabelled pairs, the entropy of q(y | x) joins the bound.
     rest = weights * (model.log_py[y] - kl_weight * draw.kl)
     bound = fit + rest.sum() - (kept.exp() * kept).sum()
@@ -355,39 +355,6 @@ def _draw_angle(
     q = torch.distributions.Normal(qangle.loc[:, None], qangle.scale[:, None], validate_args=False)
     angle, kl = _draw_normal(q, qangle.prior, generator, analytic=analytic)
     return angle[:, 0], kl
-
-
-def _pixel_subset(x: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor | None:
-    """Draw indices (batch, m) of different pixels for each image, each pixel with the same chance; None for all.
-
-    Systematic sampling: steps of equal length along a curve that fills the image, from a random start. The pixels
-    lie evenly over the image, where chance alone would leave holes and heaps: a sixteenth of them gives a gradient
-    with as little noise as a quarter drawn at random.
-    """
-    size = (x.shape[2], x.shape[3])
-    n_pixels = size[0] * size[1]
-    m = max(1, round(fraction * n_pixels))
-    if m >= n_pixels:
-        return None
-    stride = n_pixels / m
-    start = torch.rand(len(x), 1, generator=generator, device=x.device) * stride
-    # Whole pixels apart from their fractions: not every device knows float64, and float32 could not tell large images'
-    # pixels apart.
-    whole = np.floor(np.arange(m) * stride)
-    fraction_px = torch.as_tensor(np.arange(m) * stride - whole, dtype=start.dtype, device=x.device)
-    places = torch.as_tensor(whole, dtype=torch.long, device=x.device) + (fraction_px + start).long()
-    curve = torch.as_tensor(_space_filling_curve(*size), device=x.device)
-    return curve[places.clamp(max=n_pixels - 1)]
-
-
-@functools.lru_cache(maxsize=8)
-def _space_filling_curve(height: int, width: int) -> np.ndarray:
-    """Pixels of an image, row-major, in the order of their Morton codes: neighbours on the curve are neighbours."""
-    row, column = np.mgrid[:height, :width]
-    code = np.zeros((height, width), dtype=np.int64)
-    for bit in range(max(height, width).bit_length()):
-        code |= ((column >> bit) & 1) << (2 * bit) | ((row >> bit) & 1) << (2 * bit + 1)
-    return np.argsort(code, axis=None)
 
 
 def _weighted_fit(

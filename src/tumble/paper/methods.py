@@ -30,6 +30,7 @@ __all__ = [
     "BASELINES",
     "DEGRADED",
     "INVARIANT",
+    "SAVINGS",
     "Fit",
     "chosen_methods",
     "estimator",
@@ -51,7 +52,7 @@ _BASELINES: dict[str, type[Any]] = {
 BASELINES = tuple(_BASELINES)
 
 #: Settings of the published method that make the likelihood of its coordinate decoder cost less.
-_SAVINGS = ("pixel_fraction", "precision")
+SAVINGS = ("pixel_fraction", "precision")
 #: Crops are centred and of one magnification, and labelled particles lie as they fell.
 _NANOPARTICLES = {"scale_jitter": 0.05, "shear_jitter": 0.05, "translation_prior": 0.03}
 
@@ -120,7 +121,7 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     if fit.method.startswith("paper"):
         settings = {**sizes.paper, **(sizes.sweep if fit.swept else {})}
         if not invariances:  # no step evaluates single pixels: nothing could be saved
-            settings = {name: value for name, value in settings.items() if name not in _SAVINGS}
+            settings = {name: value for name, value in settings.items() if name not in SAVINGS}
         return {"method": "paper", "invariances": invariances, **settings}
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
     if isinstance(fit.source, Cards) and not fit.swept:
