@@ -10,6 +10,7 @@ from sklearn.base import clone
 from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
 from tumble.errors import ConfigError, DataError, LabelError, NotFittedError
+from tumble.model import objectives
 from tumble.types import Pose
 from tumble.validation import check_labels
 
@@ -276,6 +277,7 @@ def test_bad_labels_are_named(cards, y, message):
         {"batch_size": 2.5},
         {"random_state": "lucky"},
         {"learning_rate": 1e20},
+        {"class_floor": 1.5},
     ],
 )
 def test_bad_parameters_are_named(cards, wrong):
@@ -443,3 +445,17 @@ def test_without_labels_a_fit_is_three_times_as_long(monkeypatch) -> None:
     small = {"batch_size": 12, "hidden": 8, "encoder_channels": (4,), "novelty_score": False, "random_state": 0}
     assert RVAE(**small).fit(X).n_iter_ == 6
     assert SSRVAEClassifier(**small).fit(X, y).n_iter_ == 2
+
+
+@pytest.mark.parametrize(("method", "usual"), [("default", 0.01), ("paper", 0.0)])
+@pytest.mark.parametrize("asked", [None, 0.25])
+def test_the_least_probability_of_a_class_in_the_sum_can_be_chosen(cards, monkeypatch, method, usual, asked) -> None:
+    seen, plausible = set(), objectives.plausible_classes
+
+    def recorded(probabilities, floor, most=None):
+        seen.add(floor)
+        return plausible(probabilities, floor, most)
+
+    monkeypatch.setattr(objectives, "plausible_classes", recorded)
+    quick(method=method, class_floor=asked, max_epochs=1, novelty_score=False).fit(*cards)
+    assert seen == {usual if asked is None else asked}

@@ -117,7 +117,7 @@ def test_full_sizes_are_the_published_ones() -> None:
     assert len(FULL.grid_angles_deg) == len(FULL.grid_shears_deg) == 16
     assert FULL.paper == FULL.default == {}
     # Only what most figures do not share may cost less.
-    assert FULL.sweep == {"pixel_fraction": 0.0625}
+    assert FULL.sweep == {"pixel_fraction": 0.0625, "class_floor": 1e-4}
 
 
 # Methods
@@ -127,8 +127,8 @@ def test_published_method_is_left_as_it_is() -> None:
     chosen = parameters(Fit("paper-ss-rvae", CARDS), FULL)
     assert chosen == {"method": "paper", "invariances": ["rotation", "translation"]}
     assert parameters(Fit("paper-ss-vae", CARDS), FULL)["invariances"] == []
-    assert parameters(Fit("paper-ss-rvae", CARDS, swept=True), FULL) == {**chosen, "pixel_fraction": 0.0625}
-    assert "pixel_fraction" not in parameters(Fit("paper-ss-vae", CARDS, swept=True), FULL)
+    assert parameters(Fit("paper-ss-rvae", CARDS, swept=True), FULL) == {**chosen, **FULL.sweep}
+    assert not FULL.sweep.keys() & parameters(Fit("paper-ss-vae", CARDS, swept=True), FULL).keys()
     assert "pixel_fraction" not in parameters(Fit("ss-rvae", CARDS, swept=True), FULL)
 
 
@@ -150,7 +150,7 @@ def test_published_method_may_cost_less_where_asked() -> None:
     assert (chosen["pixel_fraction"], chosen["precision"], chosen["hidden"]) == (0.5, "bfloat16", 64)
     assert "max_epochs" not in chosen
     swept = parameters(Fit("paper-ss-rvae", CARDS, swept=True), sizes)
-    assert swept == {**chosen, "pixel_fraction": 0.0625, "max_epochs": 50}
+    assert swept == {**chosen, **FULL.sweep, "max_epochs": 50}
     # What saves nothing there is left as published.
     assert parameters(Fit("paper-ss-vae", CARDS), sizes) == {"method": "paper", "invariances": [], "hidden": 64}
     assert parameters(Fit("ss-rvae", CARDS), sizes) == parameters(Fit("ss-rvae", CARDS), FULL)
@@ -160,9 +160,11 @@ def test_published_method_may_cost_less_where_asked() -> None:
 def test_every_setting_of_the_published_method_is_taken_by_the_estimators(supervised: bool) -> None:
     given = {"max_epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "pixel_fraction": 0.5, "precision": "bfloat16"}
     fit = Fit("paper-ss-rvae", CARDS, supervised=supervised)
-    made = estimator(fit, FULL.with_published({**given, "hidden": 32}, {})).get_params()
+    sizes = FULL.with_published({**given, "hidden": 32, "class_floor": 1e-3}, {})
+    made = estimator(fit, sizes).get_params()
     assert {name: made[name] for name in given} == given
     assert made["hidden"] == 32
+    assert made.get("class_floor") == (1e-3 if supervised else None)  # without labels there are no classes
 
 
 def test_steps_are_those_of_the_fit() -> None:

@@ -61,7 +61,7 @@ def _not_as_published(study: str, content: dict[str, Any]) -> str:
         return ""
     if always:
         text += f" The published method was fitted with {_listed(always)}"
-        text += "; pixels and precision are those of its ss-rVAE alone." if {*always} & {*SAVINGS} else "."
+        text += "; what of these spares pixels, classes or precision is that of its ss-rVAE alone." if {*always} & {*SAVINGS} else "."
     if study in ("fig3", "labels") and not swept.items() <= always.items():
         text += f" The published ss-rVAE was fitted with {_listed(swept)} but where most figures share its model."
     return text

@@ -70,9 +70,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "sigma": (1e-6, math.inf, False),
     "pixel_fraction": (1e-6, 1, False),
     "rotation_range_rad": (0, math.pi + 1e-6, False),
-    "pseudo_label_threshold": (0, 1, False),
+    **dict.fromkeys(("pseudo_label_threshold", "class_floor"), (0, 1, False)),
 }
-_MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma"})
+_MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma", "class_floor"})
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -162,7 +162,8 @@ def objective(params: Mapping[str, Any]) -> Objective | None:
 
 
 def _paper_config(params: Mapping[str, Any]) -> PaperConfig:
-    chosen = {name: params[name] for name in ("max_epochs", "batch_size", "learning_rate") if params[name] is not None}
+    names = ("max_epochs", "batch_size", "learning_rate", "class_floor")
+    chosen = {name: params[name] for name in names if params.get(name) is not None}
     return PaperConfig(**chosen, pixel_fraction=params.get("pixel_fraction", 1.0), precision=params["precision"])
 
 
@@ -179,7 +180,7 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
     )
     names = ("weight_decay", "kl_weight", "generative_weight", "pose_weight", "compile", "precision", "max_epochs")
     chosen: dict[str, Any] = {name: params[name] for name in names}
-    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight"):
+    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor"):
         if params.get(name) is not None:
             chosen[name] = params[name]
     if "pseudo_label_threshold" in params:

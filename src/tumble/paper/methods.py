@@ -20,7 +20,7 @@ from tumble.paper.data import Cards, Gold
 from tumble.paper.names import METHOD_TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tumble.paper.data import Source, Split
     from tumble.paper.sizes import Sizes
@@ -52,7 +52,9 @@ _BASELINES: dict[str, type[Any]] = {
 BASELINES = tuple(_BASELINES)
 
 #: Settings of the published method that make the likelihood of its coordinate decoder cost less.
-SAVINGS = ("pixel_fraction", "precision")
+SAVINGS = ("pixel_fraction", "class_floor", "precision")
+#: Those of the sum over classes: without labels there is none.
+_OF_THE_CLASSES = ("class_floor",)
 #: Crops are centred and of one magnification, and labelled particles lie as they fell.
 _NANOPARTICLES = {"scale_jitter": 0.05, "shear_jitter": 0.05, "translation_prior": 0.03}
 
@@ -121,7 +123,9 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     if fit.method.startswith("paper"):
         settings = {**sizes.paper, **(sizes.sweep if fit.swept else {})}
         if not invariances:  # no step evaluates single pixels: nothing could be saved
-            settings = {name: value for name, value in settings.items() if name not in SAVINGS}
+            settings = _without(settings, SAVINGS)
+        if not fit.supervised:
+            settings = _without(settings, _OF_THE_CLASSES)
         return {"method": "paper", "invariances": invariances, **settings}
     chosen = {"invariances": invariances, **(sizes.crops if isinstance(fit.source, Gold) else sizes.default)}
     if isinstance(fit.source, Cards) and not fit.swept:
@@ -133,6 +137,10 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     if not fit.supervised:
         chosen = {name: value for name, value in chosen.items() if not name.startswith("labelled_")}
     return chosen
+
+
+def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def estimator(fit: Fit, sizes: Sizes, *, device: str = "auto") -> Any:

@@ -17,7 +17,7 @@ __all__ = ["FULL", "QUICK", "Sizes"]
 #: Shear in per cent, as the paper writes it, per degree of :func:`tumble.datasets.make_cards`.
 SHEAR_PERCENT_PER_DEG = 100 / 64
 #: Settings of the published method that the estimators take.
-_OF_THE_ESTIMATOR = ("max_epochs", "batch_size", "learning_rate", "pixel_fraction", "precision")
+_OF_THE_ESTIMATOR = ("max_epochs", "batch_size", "learning_rate", "pixel_fraction", "class_floor", "precision")
 
 
 def _evenly(stop: float, n: int) -> tuple[float, ...]:
@@ -94,7 +94,7 @@ class Sizes:
     crops: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 45})
     shown: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 24})
     degraded: dict[str, Any] = field(default_factory=lambda: {"degradation": 1.0, "encoder_channels": (32, 96)})
-    sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.0625})
+    sweep: dict[str, Any] = field(default_factory=lambda: {"pixel_fraction": 0.0625, "class_floor": 1e-4})
     trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
