@@ -240,7 +240,10 @@ def test_recomputed_figures_stand_beside_the_published_values(tmp_path):
     assert re.findall(r"{image} (\S+)", text) == ["here/fig3/fig3a.png"]
     assert "measured on G; PyTorch 2.6, seed 3." in text
     assert "was fitted with `pixel_fraction=0.25` but where" in text
-    assert "fitted with `precision=bfloat16`, `kl_end=1.5`; what of these spares pixels, classes or precision is that" in text
+    assert (
+        "fitted with `precision=bfloat16`, `kl_end=1.5`; what spares pixels, classes or precision is for its ss-rVAE"
+        in text
+    )
     assert "Figure 4" not in text
     assert "No results" in generated_pages.reproduced(tmp_path / "none", "here")
 

@@ -61,7 +61,8 @@ def _not_as_published(study: str, content: dict[str, Any]) -> str:
         return ""
     if always:
         text += f" The published method was fitted with {_listed(always)}"
-        text += "; what of these spares pixels, classes or precision is that of its ss-rVAE alone." if {*always} & {*SAVINGS} else "."
+        spared = {*always} & {*SAVINGS}
+        text += "; what spares pixels, classes or precision is for its ss-rVAE alone." if spared else "."
     if study in ("fig3", "labels") and not swept.items() <= always.items():
         text += f" The published ss-rVAE was fitted with {_listed(swept)} but where most figures share its model."
     return text
