@@ -103,6 +103,9 @@ def novelty(record: Record, options: argparse.Namespace, seed: int) -> None:
         compare(record, options, case, split, score_novelty, methods=methods)
 
 
+_MEASURES = {"calibration": calibration, "novelty": novelty}
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw the reliability diagram of tumble, all seeds together, beside how many predictions fall into each bin."""
     import matplotlib
@@ -156,11 +159,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     choices = ("tumble", "paper", "cnn", "fixmatch", "pyroved")
     parser = arguments("confidence", __doc__, methods=choices, default_methods=choices[:1] + choices[2:4], seeds=3)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the MNIST idx files")
+    parser.add_argument("--what", nargs="+", choices=tuple(_MEASURES), default=list(_MEASURES), metavar="NAME")
     options = parse(parser, argv)
     record = Record(options.out, options.since)
     for seed in range(options.seeds):
-        calibration(record, options, seed)
-        novelty(record, options, seed)
+        for what in options.what:
+            _MEASURES[what](record, options, seed)
     draw(record.rows, options.out.with_suffix(".png"))
     print("\n" + record.table(["what", "method"], "ece"))
     print("\n" + record.table(["novel", "method"], "auroc"))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
 from tumble.errors import ConfigError
-from tumble.fit import FitConfig
+from tumble.fit import FitConfig, confidence
 from tumble.fit.batches import TrainingData
 from tumble.fit.confidence import fit_novelty, fit_temperature, hold_out_labels
 from tumble.fit.config import Disorder
@@ -86,6 +86,14 @@ def test_the_score_finds_a_class_that_is_among_the_unlabelled_only():
     assert np.mean(hidden[:, None] > known[None]) > 0.95
     # What lies far from everything is novel too, though no unlabelled object ever lay there.
     assert float(model.novelty(torch.tensor([[-20.0, -20.0]]))) > np.quantile(known, 0.99)
+
+
+@pytest.mark.parametrize(("n", "copies"), [(1, 20), (7, 20), (300, 20), (400, 15), (5000, 1), (9000, 0)])
+def test_every_unlabelled_image_is_seen_as_often(n, copies):
+    drawn = confidence._repeated(np.arange(n) + 3, np.random.default_rng(0))
+    counts = np.bincount(drawn - 3, minlength=n)
+    assert len(drawn) == min(20 * n, 6000)
+    assert set(counts) <= {copies, copies + 1}
 
 
 def test_the_limits_hold_for_known_objects_that_were_not_seen():
