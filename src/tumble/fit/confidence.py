@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from tumble.fit.augment import disturb_geometry, disturb_intensity
 from tumble.fit.batches import as_images
+from tumble.model.distributions import randn
 
 if TYPE_CHECKING:
     from tumble.fit.batches import TrainingData
@@ -41,6 +42,9 @@ __all__ = ["fit_novelty", "fit_temperature", "hold_out_labels"]
 #: fourth suit from three with an area under the ROC curve of 0.8, ten copies with 0.96, twenty with 0.99.
 _SAMPLE = 6000
 _COPIES = 20
+#: Standard deviation of the noise on their features, in units of the features' own spread. With three thousand unlabelled
+#: cards per suit it raises that area from 0.985 to 0.992, in the mean of four fits.
+_NOISE = 0.3
 #: Steps per disturbed copy, and within which limits.
 _STEPS_PER_COPY = 1 / 6
 _STEPS = (200, 1000)
@@ -239,7 +243,7 @@ def _train(head: NoveltyHead, known: Tensor, seen: Tensor, settings: FitConfig, 
 
     def draw(features: Tensor) -> Tensor:
         rows = torch.randint(len(features), (_BATCH,), generator=generator, device=generator.device)
-        return features[rows]
+        return features[rows] + _NOISE * head.spread * randn(features[rows], generator)
 
     least, most = _STEPS
     with torch.enable_grad():
