@@ -43,5 +43,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _short_score_of_novelty(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem not in _IN_FULL:
-            patch.setattr(confidence, "_STEPS", _FEWER_NOVELTY_STEPS)
+            patch.setattr(confidence, "_STEPS", (_FEWER_NOVELTY_STEPS, _FEWER_NOVELTY_STEPS))
         yield

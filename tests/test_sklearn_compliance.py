@@ -131,7 +131,7 @@ def test_check_of_the_array_api():
         "from test_sklearn_compliance import TABLE_ESTIMATORS\n"
         "from sklearn.utils.estimator_checks import check_array_api_input\n"
         "from tumble.fit import confidence\n"
-        "confidence._STEPS = 60\n"
+        "confidence._STEPS = (60, 60)\n"
         "for estimator in TABLE_ESTIMATORS:\n"
         "    check_array_api_input(type(estimator).__name__, estimator, array_namespace='numpy',"
         " expect_only_array_outputs=False)\n"
