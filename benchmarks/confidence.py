@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     choices = ("tumble", "paper", "cnn", "fixmatch", "pyroved")
     parser = arguments("confidence", __doc__, methods=choices, default_methods=choices[:1] + choices[2:4], seeds=3)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the MNIST idx files")
-    parser.add_argument("--what", nargs="+", choices=tuple(_MEASURES), default=list(_MEASURES), metavar="NAME")
+    parser.add_argument("--what", nargs="+", choices=tuple(_MEASURES), default=list(_MEASURES))
     options = parse(parser, argv)
     record = Record(options.out, options.since)
     for seed in range(options.seeds):

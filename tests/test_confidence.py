@@ -96,6 +96,18 @@ def test_every_unlabelled_image_is_seen_as_often(n, copies):
     assert set(counts) <= {copies, copies + 1}
 
 
+@pytest.mark.parametrize(("n", "steps"), [(3, 200), (3000, 500), (9000, 1000)])
+def test_the_score_learns_from_blurred_features_for_longer_where_there_are_more(n, steps):
+    head = NoveltyHead(2, hidden=4)
+    head.spread.copy_(torch.tensor([1.0, 10.0]))
+    given, logit = [], head.logit
+    head.logit = lambda features: given.append(features) or logit(features)
+    nothing = torch.zeros(n, 2)
+    confidence._train(head, nothing, nothing, FitConfig(), torch.Generator().manual_seed(0))
+    assert len(given) == 2 * steps  # labelled and unlabelled
+    torch.testing.assert_close(torch.cat(given).std(dim=0), torch.tensor([0.3, 3.0]), rtol=0.05, atol=0)
+
+
 def test_the_limits_hold_for_known_objects_that_were_not_seen():
     """A network learns eight labelled images of a class by heart; by their own scores nearly all others are novel."""
     rng = np.random.default_rng(0)

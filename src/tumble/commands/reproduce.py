@@ -53,7 +53,8 @@ def reproduce(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="The same, for its many fits of fig3 and labels alone. Default: pixel_fraction=0.0625.",
+            help="The same, for its many fits of fig3 and labels alone. "
+            "Default: pixel_fraction=0.0625 and class_floor=0.0001.",
         ),
     ] = None,
     quiet: opt.QuietOption = False,

@@ -122,7 +122,7 @@ def parameters(fit: Fit, sizes: Sizes) -> dict[str, Any]:
     invariances = ["rotation", "translation"] if fit.method in (*INVARIANT, DEGRADED) else []
     if fit.method.startswith("paper"):
         settings = {**sizes.paper, **(sizes.sweep if fit.swept else {})}
-        if not invariances:  # no step evaluates single pixels: nothing could be saved
+        if not invariances:  # its decoder draws whole images at once: there is little to save
             settings = _without(settings, SAVINGS)
         if not fit.supervised:
             settings = _without(settings, _OF_THE_CLASSES)
