@@ -41,6 +41,7 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.M | re.S)
 
 sys.path.insert(0, str(DOCS / "_ext"))
 generated_pages = import_module("generated_pages")
+benchmark_tables = import_module("benchmark_tables")
 
 
 def blocks(text):
@@ -192,10 +193,33 @@ def test_benchmark_tables_give_mean_and_range_and_where_they_come_from(tmp_path)
     text = generated_pages.benchmarks(tmp_path, tmp_path)
     assert text.startswith("## Some name\n")
     assert generated_pages.heading("mnist") == "MNIST"
-    assert "| a\\|b | 0.600<br>(0.500 – 0.700) | x: 0.600 |  | 2 |" in text
-    assert "| c |  |  | 1,234 | 1 |" in text
+    assert "| a\\|b | 0.600<br>(0.500 – 0.700) |  | x: 0.600 | 2 |" in text
+    assert "| c |  | 1,234 |  | 1 |" in text
     assert "P (2 threads), on 2026-01-02; 2 of 3 rows carry no date; seeds 0, 1." in text
     assert "Other" not in text
+
+
+def test_benchmark_tables_stay_readable_when_runs_store_much():
+    recall = {str(k): 0.5 + k / 100 for k in range(8)}
+    fit = {"method": "a", "pixel_fraction": 0.25, "recall": recall, "within": {"clean": 1, "noise": {"0.1": 0.75}}}
+    rows = [
+        {**fit, "seed": seed, "epoch": epoch, "accuracy": epoch / 100, "grid": {"cells": [0.1] * 256, "mean": 0.1}}
+        for seed in (0, 1, 2, 5)
+        for epoch in (90, 50)
+    ]
+    other = {**rows[0], "method": "b", "pixel_fraction": 0.5}
+    text = "\n".join(benchmark_tables.tables([*rows, other]))
+    # The last epoch of each seed stands for the fit; other settings are another case, and maps stay away.
+    assert "| a | 0.25 | 0.900<br>(0.900 – 0.900) | clean: 1.0000<br>noise 0.1: 0.750 | 4 |" in text
+    assert "| b | 0.5 | 0.900 | clean: 1<br>noise 0.1: 0.750 | 1 |" in text
+    assert "cells" not in text
+    # Many parts have a table of their own, one column per case.
+    assert "| recall | a | b |\n|---|---|---|\n| 0 | 0.500 | 0.500 |" in text
+    alone = "\n".join(benchmark_tables.tables(rows))
+    assert "In all rows" not in alone
+    assert "|  | recall |\n|---|---|\n| 0 | 0.500 |" in alone
+    assert "In all rows: method: a." in "\n".join(benchmark_tables.tables([fit, {**fit, "pixel_fraction": 0.5}]))
+    assert benchmark_tables.origin(rows, {}).endswith("seeds 0 to 2, 5.")
 
 
 def test_a_checkout_without_results_builds_too(tmp_path):
