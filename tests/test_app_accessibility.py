@@ -7,14 +7,14 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 from helpers_app import fill
-from test_app_browser import CHROMIUM, Server, browser_page, until
+from helpers_browser import Server, browser_page, needs_chromium, until
 
 from tumble.app import explore, worker
 from tumble.app.server import create_app
 from tumble.library import Library
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages"),
+    needs_chromium,
     pytest.mark.slow,
 ]
 N = 60

@@ -8,13 +8,13 @@ import re
 import numpy as np
 import pytest
 from helpers_app import fill
+from helpers_browser import Server, browser_page, needs_chromium, until
 from helpers_library import make_predictions, make_record
-from test_app_browser import CHROMIUM, Server, browser_page, until
 
 from tumble.library import Library
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages"),
+    needs_chromium,
     pytest.mark.slow,
 ]
 

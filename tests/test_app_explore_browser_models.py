@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers_app import fill
-from test_app_browser import CHROMIUM, Server, browser_page, until
+from helpers_browser import Server, browser_page, needs_chromium, until
 
 from tumble import SSRVAEClassifier
 from tumble.library import Library
 from tumble.pipeline import classify_library, fit_library
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages"),
+    needs_chromium,
     pytest.mark.slow,
 ]
 N = 60

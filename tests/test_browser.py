@@ -1,18 +1,16 @@
 """The report in a real browser: it must show itself without a network and without complaint."""
 
 import re
-import shutil
 import subprocess
 
 import matplotlib.image
 import numpy as np
-import pytest
+from helpers_browser import CHROMIUM, needs_chromium
 from helpers_report import fill_library
 
 from tumble.library import Library
 from tumble.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -27,7 +25,7 @@ FLAGS = [
 ]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages")
+@needs_chromium
 def test_the_report_is_drawn_by_a_browser(tmp_path):
     assert CHROMIUM is not None
     page, picture = tmp_path / "report.html", tmp_path / "page.png"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
+from helpers_browser import needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; .ci/run installs it from Debian's packages"),
+    needs_chromium,
     pytest.mark.slow,
 ]
 
