@@ -44,7 +44,8 @@ def _section(study: str, content: dict[str, Any], folder: Path, shown_from: str)
     lines += [*_table(content["comparison"]), ""]
     for name in content["files"]:
         if name.endswith((".png", ".gif")) and (folder / name).exists():
-            lines += [f"```{{image}} {shown_from}/{name}", f":alt: {study}, {name}", ":width: 100%", "```", ""]
+            alt = f"{_name(study)}, {title}: {name.rsplit('.', 1)[0]}"
+            lines += [f"```{{image}} {shown_from}/{name}", f":alt: {alt}", ":width: 100%", "```", ""]
     machine = content["machine"]
     measured = " and ".join(content.get("measured_on") or [machine["processor"]])
     text = f"Fitted and measured on {measured}; PyTorch {machine['torch']}, seed {content['seed']}."
