@@ -60,12 +60,24 @@ def test_unlabelled_agglomerates_are_the_test() -> None:
 
 def test_gold_is_trained_left_and_tested_right() -> None:
     split = Gold(2, 30, 25, 0).split()
-    assert split.X.dtype == np.uint8
     assert (split.y >= 0).sum() == 8
     assert len(split.X) == 38
     assert len(split.X_test) == 25
     labelled = {image.tobytes() for image in split.X[split.y >= 0]}
     assert not any(image.tobytes() in labelled for image in split.X_test)
+
+
+@pytest.mark.parametrize("source", [Agglomerates((8, 7, 6, 5), 3, 0), Gold(2, 30, 25, 0)])
+def test_the_background_of_nanoparticles_is_black(source) -> None:
+    split, raw = source.split(), replace(source, stretched=False).split()
+    assert split.X.dtype == split.X_test.dtype == np.float32
+    assert (split.X.min(), split.X.max()) == (0, 1)
+    assert np.median(split.X) < 0.25
+    assert np.mean(split.X == 0) == pytest.approx(0.05, abs=0.02)
+    # Test images are brought there by the same two numbers.
+    black, white = np.percentile(raw.X, (5, 99.9))
+    wanted = np.clip((raw.X_test.astype(float) - black) / (white - black), 0, 1)
+    assert np.abs(split.X_test - wanted).max() < 1e-6
 
 
 def test_full_sizes_are_the_published_ones() -> None:

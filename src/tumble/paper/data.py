@@ -23,6 +23,8 @@ __all__ = ["Agglomerates", "Cards", "Gold", "Source", "Split", "cards_test"]
 
 _LABELLED, _UNLABELLED, _TEST = 910_000, 920_000, 930_000
 _AGGLOMERATES = 940_000
+#: Percentiles of the pixels of nanoparticles that become black and white.
+_BLACK, _WHITE = 5.0, 99.9
 #: As published: labelled cards lie within this angle, and are not displaced.
 LABELLED_ANGLE_DEG = 4.0
 
@@ -90,11 +92,14 @@ class Agglomerates:
         Of these, labelled.
     seed : int
         Seed.
+    stretched : bool
+        Whether the background is made black, see :func:`stretch`.
     """
 
     counts: tuple[int, ...]
     n_labelled: int
     seed: int
+    stretched: bool = True
 
     def split(self) -> Split:
         """Draw the agglomerates."""
@@ -113,12 +118,15 @@ class Gold:
         Most unlabelled and test crops; None is all.
     seed : int
         Seed of what is labelled and left out.
+    stretched : bool
+        Whether the background is made black, see :func:`stretch`.
     """
 
     n_labelled: int
     n_unlabelled: int | None
     n_test: int | None
     seed: int
+    stretched: bool = True
 
     def split(self) -> Split:
         """Cut the micrograph, and draw the labels."""
@@ -189,7 +197,8 @@ def _agglomerates_split(source: Agglomerates) -> Split:
     drawn = make_agglomerates(source.counts, random_state=_AGGLOMERATES + source.seed)
     y = _keep_labels(drawn.y, source.n_labelled, np.random.default_rng(_AGGLOMERATES + source.seed))
     free = y == UNLABELLED
-    return Split(drawn.X, y, drawn.y, drawn.X[free], drawn.y[free], drawn.classes)
+    X = stretch(drawn.X, drawn.X) if source.stretched else drawn.X
+    return Split(X, y, drawn.y, X[free], drawn.y[free], drawn.classes)
 
 
 @lru_cache(maxsize=2)
@@ -204,7 +213,29 @@ def _gold_split(source: Gold) -> Split:
     if source.n_unlabelled is not None:
         free = rng.permutation(free)[: source.n_unlabelled]
     rows = np.sort(np.concatenate([labelled, free]))
-    return Split(crops[rows], given[rows], truth[rows], crops[test], truth[test], classes)
+    X, X_test = crops[rows], crops[test]
+    if source.stretched:
+        X, X_test = stretch(X, X), stretch(X_test, X)
+    return Split(X, given[rows], truth[rows], X_test, truth[test], classes)
+
+
+def stretch(images: npt.NDArray[Any], fitted: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Bring images to [0, 1], so that the background of those that are fitted is black.
+
+    The published networks cannot learn from a bright background: its sum over 2,304 pixels saturates their first layer,
+    and all images look the same to the second.
+
+    Parameters
+    ----------
+    images, fitted : ndarray of shape (n, H, W)
+        What to bring there, and what says how: the darkest 5 % of all pixels become black, the brightest 0.1 % white.
+
+    Returns
+    -------
+    ndarray of shape (n, H, W), float32
+    """
+    black, white = np.percentile(fitted, (_BLACK, _WHITE))
+    return np.clip((images.astype(np.float32) - black) / max(white - black, 1e-6), 0, 1).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
