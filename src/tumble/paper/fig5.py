@@ -141,7 +141,7 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
         columns.append((fit.title, model.traverse(n=n)[0], model.transform(split.X)))
     columns.append((_BASELINE, _pca_grid(split, n), _pca(split)))
     with draw.print_style():
-        figure = draw.figure_of(3.7, width=max(draw.WIDTH, 1.5 * len(columns)))
+        figure = draw.figure_of(3.85, width=max(draw.WIDTH, 1.5 * len(columns)))
         panels = figure.subplots(2, len(columns), squeeze=False, height_ratios=(1, 1.05))
         for i, (title, manifold, z) in enumerate(columns):
             draw.manifold_panel(panels[0, i], manifold)
@@ -161,7 +161,8 @@ def _figure(lab: Lab, fits: list[Fit], split: Split, found: dict[str, Any], name
             ncols=len(names),
             handletextpad=0.1,
             markerscale=1.5,
-            title=f"{NANOPARTICLE_TITLES[name]}, {_NAMED[name]}; each image {split.X.shape[2]} px wide; "
+            # Two lines: one is longer than the figure is wide.
+            title=f"{NANOPARTICLE_TITLES[name]}, {_NAMED[name]}; each image {split.X.shape[2]} px wide\n"
             f"{_NEIGHBOURS}-NN: balanced accuracy of {_NEIGHBOURS} nearest neighbours",
         )
     return figure
