@@ -35,7 +35,7 @@ def _last_epochs(rows: list[Row]) -> list[Row]:
         if "epoch" not in row:
             kept[f"row {k}"] = row
             continue
-        fit = str({key: row[key] for key in row if key in (*_OF_THE_RUN[:1], *_SETTINGS) or _is_case(key, row[key])})
+        fit = str({key: row[key] for key in row if key == "seed" or _is_case(key, row[key])})
         if fit not in kept or kept[fit]["epoch"] <= row["epoch"]:
             kept[fit] = row
     return [{key: value for key, value in row.items() if key != "epoch"} for row in kept.values()]

@@ -19,7 +19,7 @@ from tumble.micrograph import read_micrograph
 from tumble.particles import extract_particles
 from tumble.types import UNLABELLED
 
-__all__ = ["Agglomerates", "Cards", "Gold", "Source", "Split", "cards_test"]
+__all__ = ["Agglomerates", "Cards", "Gold", "Source", "Split", "cards_test", "stretch"]
 
 _LABELLED, _UNLABELLED, _TEST = 910_000, 920_000, 930_000
 _AGGLOMERATES = 940_000
@@ -222,8 +222,8 @@ def _gold_split(source: Gold) -> Split:
 def stretch(images: npt.NDArray[Any], fitted: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Bring images to [0, 1], so that the background of those that are fitted is black.
 
-    The published networks cannot learn from a bright background: its sum over 2,304 pixels saturates their first layer,
-    and all images look the same to the second.
+    From the grey background of the gold crops the published networks do not learn: its sum over 2,304 pixels saturates
+    their first layer, and all images look the same to the second.
 
     Parameters
     ----------
@@ -234,8 +234,7 @@ def stretch(images: npt.NDArray[Any], fitted: npt.NDArray[Any]) -> npt.NDArray[n
     -------
     ndarray of shape (n, H, W), float32
     """
-    black, white = np.percentile(fitted, (_BLACK, _WHITE))
-    return np.clip((images.astype(np.float32) - black) / max(white - black, 1e-6), 0, 1).astype(np.float32)
+    return np.interp(images, np.percentile(fitted, (_BLACK, _WHITE)), (0, 1)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
