@@ -117,3 +117,23 @@ def test_no_gradient_reaches_the_teacher_and_every_part_of_the_model_gets_one():
     assert all(bool((p.grad != 0).any()) for p in model.parameters())
     assert all(p.grad is None for p in teacher.parameters())
     assert np.isfinite(list(parts.values())).all()
+
+
+@pytest.mark.parametrize(("weight", "n_classified"), [(1.0, 8 + 16 + 8), (0.0, 8 + 8)])
+def test_copies_are_classified_only_where_their_class_counts(monkeypatch, weight, n_classified):
+    cards = make_cards(8, random_state=0)
+    model = SSRVAE(ModelConfig(4, (1, 48, 48), encoder_channels=(4, 8), hidden=8))
+    data = TrainingData(cards.X[:, None], np.where(np.arange(32) < 16, cards.y, -1))
+    batch = next(iterate_batches(data, batch_size=16, labelled_batch_size=8, rng=np.random.default_rng(0), device=CPU))
+    teacher, classify, sizes = Teacher(model, 0.9).model, model.classify, []
+    monkeypatch.setattr(model, "classify", lambda x: sizes.append(len(x)) or classify(x))
+    _, parts = training_loss(
+        model,
+        teacher,
+        batch,
+        FitConfig(pseudo_label_weight=weight),
+        kl_weight=1.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert sizes == [n_classified]
+    assert ("consistency_class" in parts) == bool(weight)

@@ -21,6 +21,7 @@ from tumble.estimators.storage import describe, restored
 from tumble.fit import fit_ssrvae
 from tumble.fit.batches import as_images
 from tumble.fit.checkpoint import load_model, save_model
+from tumble.fit.saturation import warn_if_saturated
 from tumble.types import Pose
 from tumble.validation import check_images, check_number
 
@@ -370,6 +371,8 @@ class ImageModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self.n_iter_ = len(next(iter(result.history.values())))
         self.stop_reason_ = result.stop_reason
         self.fit_seconds_ = result.seconds
+        if params["method"] == "paper":
+            warn_if_saturated(self.model_, data)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):

@@ -165,22 +165,23 @@ def _class_losses(
     model: SSRVAE, batch: Batch, views: _Views, settings: FitConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Weighted loss of the classifier, logits of the undisturbed images that are drawn, and parts for the record."""
-    n_labelled, n_unlabelled = len(batch.y), len(views.disturbed)
+    # Without the consistency nothing asks for the class of disturbed copies, half of what the classifier would do.
+    disturbed = views.disturbed if settings.pseudo_label_weight else views.disturbed[:0]
     # One pass of the classifier over all views: batch normalisation then sees the mixture it will meet later.
-    seen = torch.cat([views.labelled, views.disturbed])
+    seen = torch.cat([views.labelled, disturbed])
     seen = disturb_intensity(seen, settings.disorder, model.pixel_scale, generator)
     seen = degrade(seen, settings.disorder, model.pixel_scale, generator)
-    n_drawn = _n_drawn(settings, n_unlabelled)
+    n_drawn = _n_drawn(settings, len(views.undisturbed))
     logits = model.classify(torch.cat([seen, views.undisturbed[:n_drawn]]))
-    logits_l, logits_d, logits_u = logits.split([n_labelled, n_unlabelled, n_drawn])
+    logits_l, logits_d, logits_u = logits.split([len(batch.y), len(disturbed), n_drawn])
     classification = objectives.classification_loss(logits_l, batch.y, label_smoothing=settings.label_smoothing).mean()
-    pseudo = objectives.pseudo_label_loss(logits_d, views.teacher_p, threshold=settings.threshold).mean()
-    loss = settings.classification_weight * classification + settings.pseudo_label_weight * pseudo
-    parts = {
-        "classification": classification,
-        "consistency_class": pseudo,
-        "pseudo_labelled": (views.teacher_p.amax(dim=1) >= settings.threshold).to(loss.dtype).mean(),
-    }
+    loss = settings.classification_weight * classification
+    parts = {"classification": classification}
+    if len(disturbed):
+        pseudo = objectives.pseudo_label_loss(logits_d, views.teacher_p, threshold=settings.threshold).mean()
+        loss = loss + settings.pseudo_label_weight * pseudo
+        sure = views.teacher_p.amax(dim=1) >= settings.threshold
+        parts |= {"consistency_class": pseudo, "pseudo_labelled": sure.to(loss.dtype).mean()}
     return loss, logits_u, parts
 
 
