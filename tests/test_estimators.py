@@ -382,6 +382,7 @@ def test_errors_of_an_unsupervised_model(tumbled, unsupervised):
     "changes",
     [
         {"classifier": "fine", "invariances": ("rotation", "reflection")},
+        {"classifier": "detailed"},
         {"encoder": "dense", "decoder": "coordinate"},
         {"predict_views": 3, "rotation_range_rad": 0.5},
         {"class_prior": "learned", "sigma": 0.3},
@@ -399,6 +400,24 @@ def test_choices_survive_a_round_trip(cards, changes, tmp_path):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     np.testing.assert_allclose(again.class_prior_, model.class_prior_, rtol=1e-6)
     np.testing.assert_allclose(again.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "network"),
+    [
+        ({}, ("fast", "none")),
+        ({"classifier": "detailed", "invariances": ("rotation", "reflection")}, ("fine", "none")),
+        ({"classifier": "fine"}, ("fine", "rotations")),
+        ({"classifier": "fine", "invariances": ("rotation", "reflection")}, ("fine", "rotations+mirror")),
+        # A group of turns would take 6 for 9, and classes that differ by a turn for one.
+        ({"classifier": "fine", "rotation_range_rad": 1.5}, ("fine", "none")),
+        ({"classifier": "fine", "invariances": ("translation",)}, ("fine", "none")),
+    ],
+)
+def test_only_the_fine_classifier_has_the_symmetry_of_what_it_may_not_tell_apart(cards, changes, network):
+    X, y = cards[0][:, ::3, ::3], cards[1]
+    config = quick(max_epochs=1, hidden=16, **changes).fit(X, y).model_.config
+    assert (config.classifier, config.symmetry) == network
 
 
 def test_likelihood_follows_the_method(cards):

@@ -15,7 +15,6 @@ from tumble.fit.config import Disorder
 from tumble.fit.paper import PaperConfig, PaperObjective
 from tumble.model.config import (
     ANGLE_POSTERIORS,
-    CLASSIFIERS,
     DECODERS,
     ENCODERS,
     INVARIANCES,
@@ -43,6 +42,8 @@ __all__ = [
 METHODS = ("default", "paper")
 ORIENTATIONS = ("aligned", "arbitrary")
 PRECISIONS = ("float32", "bfloat16")
+#: From cheap to dear; "detailed" and "fine" are one network, without and with a group that it is equivariant to.
+_CLASSIFIERS = ("fast", "detailed", "fine")
 #: An invariance of the class that is no part of the pose.
 REFLECTION = "reflection"
 
@@ -53,7 +54,7 @@ _SMALL_PX = 32
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHODS,
     "encoder": ENCODERS,
-    "classifier": CLASSIFIERS,
+    "classifier": _CLASSIFIERS,
     "decoder": DECODERS,
     "likelihood": LIKELIHOODS,
     "angle_posterior": ANGLE_POSTERIORS,
@@ -148,7 +149,7 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
         encoder=params["encoder"],
         decoder=params["decoder"],
         encoder_channels=tuple(int(c) for c in params["encoder_channels"]),
-        classifier=params.get("classifier", "fast"),
+        classifier="fast" if params.get("classifier", "fast") == "fast" else "fine",
         # More of the object in view at once: with noise as strong as the signal no small part of it tells the class.
         extra_convolutions=3 if params["degradation"] else 1,
         symmetry=symmetry,

@@ -57,9 +57,10 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Width of the Gaussian likelihood in units of X; None learns it.
     encoder : {"convolutional", "dense"}, default="convolutional"
         Networks that classify and infer.
-    classifier : {"fast", "fine"}, default="fast"
-        Convolutions that classify. "fine" keeps fine detail and is invariant to quarter turns by construction where
-        "rotation" is among the invariances (and to mirror images with "reflection"); it costs some ten times more.
+    classifier : {"fast", "detailed", "fine"}, default="fast"
+        Convolutions that classify. "detailed" begins at half resolution where "fast" begins at a quarter; a step costs
+        some four times as much. "fine" also is invariant to quarter turns by construction where "rotation" is among
+        the invariances (and to mirror images with "reflection"); a step costs ten to fifteen times that of "fast".
     predict_views : int, default=1
         Classes are averaged over this many turned copies of an image at prediction, at as many times the cost.
     decoder : {"template", "coordinate"}, default="template"
