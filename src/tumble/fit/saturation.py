@@ -20,7 +20,7 @@ __all__ = ["first_layer_spread", "warn_if_saturated"]
 #: Images that are looked at, evenly from all.
 _N_LOOKED_AT = 256
 #: Mean spread of a unit's tanh below which the layer passes nothing on. Gold on its grey background ended at 0.0004
-#: where nothing was learned; networks that learn, on black or grey, lie above 0.02.
+#: where nothing was learned; in its first thirty passes there, and on black, it lay above 0.02.
 _LEAST_SPREAD = 0.005
 
 
