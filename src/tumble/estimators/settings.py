@@ -42,8 +42,9 @@ __all__ = [
 METHODS = ("default", "paper")
 ORIENTATIONS = ("aligned", "arbitrary")
 PRECISIONS = ("float32", "bfloat16")
-#: From cheap to dear; "detailed" and "fine" are one network, without and with a group that it is equivariant to.
-_CLASSIFIERS = ("fast", "detailed", "fine")
+#: What a user chooses from, cheap to dear. "detailed" and "fine" are one network of the model's `CLASSIFIERS`, without
+#: and with a group that it is equivariant to.
+_DETAIL = ("fast", "detailed", "fine")
 #: An invariance of the class that is no part of the pose.
 REFLECTION = "reflection"
 
@@ -54,7 +55,7 @@ _SMALL_PX = 32
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHODS,
     "encoder": ENCODERS,
-    "classifier": _CLASSIFIERS,
+    "classifier": _DETAIL,
     "decoder": DECODERS,
     "likelihood": LIKELIHOODS,
     "angle_posterior": ANGLE_POSTERIORS,
