@@ -30,6 +30,16 @@ METHODS: dict[str, tuple[str, type[Any], Row]] = {
         FixMatchClassifier,
         {"network": "six", "threshold": 0.8, "ramp": 0.3},
     ),
+    "cnn-six-plain": (
+        "CNN of six convolutions, no mirror images",
+        CNNClassifier,
+        {"network": "six", "mirror": False, "n_steps": 3000},
+    ),
+    "fixmatch-six-plain": (
+        "FixMatch, six convolutions, no mirror images",
+        FixMatchClassifier,
+        {"network": "six", "mirror": False, "n_steps": 3000, "ramp": 0.3},
+    ),
     "pyroved": ("pyroVED 0.3.0", PyrovedClassifier, {}),
     "forest": ("random forest on pixels", PixelForestClassifier, {}),
     "boosting": ("gradient boosting on pixels", PixelBoostingClassifier, {}),
@@ -80,9 +90,10 @@ def make(method: str, seed: int, settings: Row | None = None, *, quick: bool = F
     settings = dict(settings or {})
     if estimator is not SSRVAEClassifier:
         settings = supported(estimator, {name: settings[name] for name in _OF_THE_DATA if name in settings})
+    settings |= own
     if quick:
         settings |= supported(estimator, _QUICK)
-    return estimator(**{**settings, **own, "random_state": seed})
+    return estimator(**{**settings, "random_state": seed})
 
 
 def compare(

@@ -418,6 +418,7 @@ def test_only_the_fine_classifier_has_the_symmetry_of_what_it_may_not_tell_apart
     X, y = cards[0][:, ::3, ::3], cards[1]
     config = quick(max_epochs=1, hidden=16, **changes).fit(X, y).model_.config
     assert (config.classifier, config.symmetry) == network
+    assert config.hidden_layer == (config.classifier == "fast")
 
 
 def test_likelihood_follows_the_method(cards):

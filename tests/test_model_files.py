@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from tumble import RVAE, SSRVAEClassifier
 from tumble.errors import ModelFileError
-from tumble.fit.checkpoint import FORMAT_VERSION
+from tumble.fit.checkpoint import FORMAT_VERSION, load_model, save_model
+from tumble.model.config import ModelConfig
+from tumble.model.ssrvae import SSRVAE
 from tumble.pipeline.fit import fingerprint
 
 DATA = Path(__file__).with_name("data")
@@ -64,6 +66,17 @@ def test_class_prior_and_temperature_of_format_1_are_filled_in():
     np.testing.assert_allclose(model.class_prior_, [0.25, 0.75], rtol=1e-6)
     assert model.model_.log_temperature == 0
     assert SSRVAEClassifier.load(DATA / "model-format-1" / "ssrvae").class_prior_.tolist() == [0.5, 0.5]
+
+
+def test_a_fine_classifier_from_before_it_lost_its_hidden_layer_is_still_read(tmp_path):
+    # Its config did not say that there was a hidden layer, for there always was one.
+    model = SSRVAE(ModelConfig(n_classes=2, image_shape=(1, 16, 16), classifier="fine", hidden=8)).eval()
+    save_model(tmp_path / "old", model, {})
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["model"]["hidden_layer"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    x = torch.rand(3, 1, 16, 16)
+    assert torch.equal(load_model(tmp_path / "old")[0].probabilities(x), model.probabilities(x))
 
 
 def test_loading_leaves_the_global_generator_alone():

@@ -144,13 +144,15 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
     symmetry = "none"
     if params.get("classifier") == "fine" and "rotation" in invariances and params["rotation_range_rad"] >= _FULL_TURN:
         symmetry = "rotations+mirror" if REFLECTION in invariances else "rotations"
+    fast = params.get("classifier", "fast") == "fast"
     return ModelConfig(
         **shared,
         angle_posterior=params["angle_posterior"],
         encoder=params["encoder"],
         decoder=params["decoder"],
         encoder_channels=tuple(int(c) for c in params["encoder_channels"]),
-        classifier="fast" if params.get("classifier", "fast") == "fast" else "fine",
+        classifier="fast" if fast else "fine",
+        hidden_layer=fast,
         # More of the object in view at once: with noise as strong as the signal no small part of it tells the class.
         extra_convolutions=3 if params["degradation"] else 1,
         symmetry=symmetry,

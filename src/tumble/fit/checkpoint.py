@@ -51,6 +51,7 @@ _CHOICES = {
     "symmetry": tuple(SYMMETRIES),
     "standardise": (True, False),
     "radius": (True, False),
+    "hidden_layer": (True, False),
     "fold": (True, False),
 }
 #: What models of format 1 were where the present default differs.

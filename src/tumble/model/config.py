@@ -71,6 +71,9 @@ class ModelConfig:
         noisy images need.
     radius : bool
         Whether the classifier sees how far each place is from the centre.
+    hidden_layer : bool
+        Whether a dense layer lies between the pooled features and the logits. With many features and few labels it is
+        better left out.
     fold : bool
         Whether the fast classifier begins by folding blocks of 2 x 2 px into channels, which is cheap, and coarse.
     hidden : int
@@ -96,6 +99,7 @@ class ModelConfig:
     symmetry: str = "none"
     extra_convolutions: int = 1
     radius: bool = True
+    hidden_layer: bool = True
     fold: bool = True
     hidden: int = 128
 

@@ -167,7 +167,7 @@ class FineTrunk(nn.Module):
 
 
 class Classifier(nn.Module):
-    """q(y | x): a convolutional trunk, mean and maximum over position, two dense layers.
+    """q(y | x): a convolutional trunk, mean and maximum over position, one or two dense layers.
 
     Pooling over position makes the answer nearly independent of where the object lies; mean and maximum together
     keep both extent and fine detail, which neither alone does.
@@ -178,19 +178,21 @@ class Classifier(nn.Module):
         The convolutions.
     n_classes : int
         Number of classes K.
-    hidden : int
-        Width of the dense layer.
+    hidden : int or None
+        Width of the dense layer before that of the logits; None leaves it out.
     """
 
-    def __init__(self, trunk: ConvTrunk | FineTrunk, n_classes: int, *, hidden: int) -> None:
+    def __init__(self, trunk: ConvTrunk | FineTrunk, n_classes: int, *, hidden: int | None) -> None:
         super().__init__()
         self.trunk = trunk
         self.n_embedded = 2 * trunk.out_shape[0]
-        self.head = nn.Sequential(
-            nn.Linear(self.n_embedded, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, n_classes),
-        )
+        self.head: nn.Module
+        if hidden is None:
+            self.head = nn.Linear(self.n_embedded, n_classes)
+        else:
+            self.head = nn.Sequential(
+                nn.Linear(self.n_embedded, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, n_classes)
+            )
 
     def embed(self, x: Tensor) -> Tensor:
         """Mean and maximum of the features over position, (batch, 2 channels)."""

@@ -335,7 +335,7 @@ def _build_classifier(config: ModelConfig) -> Classifier | DenseClassifier | Non
             radius=config.radius,
             fold=config.fold,
         )
-    return Classifier(trunk, config.n_classes, hidden=config.hidden)
+    return Classifier(trunk, config.n_classes, hidden=config.hidden if config.hidden_layer else None)
 
 
 def _build_encoder(config: ModelConfig, n_outputs: int) -> Encoder | DenseEncoder:
