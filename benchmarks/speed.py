@@ -3,6 +3,7 @@
 - ``step``: one optimiser step on images of 48 x 48 px, 4 classes, 100 images without regard to labels. For pyroVED
   0.3.0 (rotation and translation) that is one unlabelled `compute_loss`; for tumble one step of `fit`, which trains on
   labelled images as well (64 by default). Median over several steps, after a first one.
+- ``step, 100 images in all``: the same where those labelled images are among the 100 (60 and 40, the usual parts).
 - ``classes``: a step of tumble with 4 and with 20 classes. The sum over classes leaves out those of small q(y | x), so
   steps get cheaper as the classifier gets sure: the times of the first and the last epoch are kept beside the median.
 - ``classify``: new crops of 48 x 48 px per second, by `predict_proba` and, where it can be exported, by ONNX Runtime.
@@ -32,6 +33,8 @@ from tumble import SSRVAEClassifier
 from tumble.datasets import make_cards
 
 BATCH = 100
+#: Images without regard to labels, and labelled ones, of a batch of 100 in all.
+PARTS_OF_BATCH = (60, 40)
 _SEED = data.TEST
 
 
@@ -42,13 +45,14 @@ def epoch_times(model: SSRVAEClassifier, X: npt.NDArray[Any], y: npt.NDArray[np.
     return np.diff(ends).tolist()
 
 
-def step_of_tumble(method: str, n_classes: int, options: argparse.Namespace) -> Row:
-    """Time the steps of a fit to `n_classes`; each epoch is a few steps of 100 images."""
-    n_steps, n_epochs, batch = (1, 3, 20) if options.quick else (options.steps, options.epochs, BATCH)
+def step_of_tumble(method: str, n_classes: int, options: argparse.Namespace, sizes: Sequence[int] = (BATCH, 64)) -> Row:
+    """Time the steps of a fit to `n_classes`, each with `sizes` images: without regard to labels, and labelled ones."""
+    n_steps, n_epochs, batch = (1, 3, 20) if options.quick else (options.steps, options.epochs, sizes[0])
     per_class = n_steps * batch // n_classes
     cards = make_cards(per_class, angle=180, glyphs=_glyphs(n_classes), random_state=_SEED)
     y = data.keep_labels(cards.y, max(1, per_class // 5), np.random.default_rng(_SEED))
-    settings = {"method": method, "batch_size": batch, "max_epochs": n_epochs, "random_state": 0, **options.settings}
+    settings = {"method": method, "batch_size": batch, "labelled_batch_size": sizes[1], "max_epochs": n_epochs}
+    settings |= {"random_state": 0, **options.settings}
     seconds = np.array(epoch_times(SSRVAEClassifier(**settings), cards.X, y)) / n_steps
     return {"seconds_per_step": float(np.median(seconds)), "first": seconds[0], "last": seconds[-1]}
 
@@ -143,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         name = "default" if method == "tumble" else method
         record.measure(with_options(case, options), lambda name=name: step_of_tumble(name, 4, options))
     if "tumble" in options.methods:
+        case = with_options({"what": "step, 100 images in all", "method": "tumble", **threads}, options)
+        record.measure(case, lambda: step_of_tumble("default", 4, options, PARTS_OF_BATCH))
         for n_classes in (4, 20):
             case = with_options({"what": "classes", "method": "tumble", "n_classes": n_classes, **threads}, options)
             record.measure(case, lambda n_classes=n_classes: step_of_tumble("default", n_classes, options))
