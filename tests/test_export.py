@@ -30,6 +30,7 @@ KINDS = {
     "fine": {"classifier": "fine", "symmetry": "rotations"},
     "fine with mirror images": {"classifier": "fine", "symmetry": "rotations+mirror"},
     "fine without symmetry": {"classifier": "fine", "symmetry": "none"},
+    "fine with a linear head": {"classifier": "fine", "hidden_layer": False},
     "dense": {"encoder": "dense", "standardise": False},
 }
 
@@ -57,6 +58,12 @@ def random_images(shape, n=9, dtype=np.float32):
     return np.rint(x * 255).astype(np.uint8) if dtype is np.uint8 else x.astype(dtype)
 
 
+def probabilities_of_turned(estimator, x, angle):
+    turned = place(torch.from_numpy(x)[:, None], torch.full((len(x),), angle), torch.zeros(len(x), 2))
+    with torch.inference_mode():
+        return estimator.model_.probabilities(turned).numpy()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_folding_changes_nothing_but_rounding(shape, kind):
@@ -75,10 +82,20 @@ def test_views_are_turned_copies():
     np.testing.assert_allclose(angles, [0, 2 * np.pi / 3, 4 * np.pi / 3])
     assert view_angles(1, np.pi) == (0.0,)
     assert max(map(abs, view_angles(5, 0.4))) <= 0.4
+    np.testing.assert_allclose(view_angles(2, np.pi, symmetry="rotations"), [0, np.pi / 4])
     with torch.inference_mode():
         turned = [place(x, torch.full((5,), a), torch.zeros(5, 2)) for a in angles]
         expected = sum(model.probabilities(t) for t in turned) / 3
         torch.testing.assert_close(FoldedClassifier(model, angles)(x)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_no_view_tells_a_classifier_that_quarter_turns_cannot_confuse_what_it_knows():
+    estimator = fitted((1, 24, 24), **KINDS["fine"], views=4)
+    assert estimator.model_.config.symmetry != "none"
+    x = random_images((1, 24, 24))
+    views = [probabilities_of_turned(estimator, x, angle) for angle in np.arange(4) * np.pi / 8]
+    assert np.abs(np.diff(views, axis=0)).max(axis=(1, 2)).min() > 1e-4
+    np.testing.assert_allclose(estimator.predict_proba(x), np.mean(views, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(

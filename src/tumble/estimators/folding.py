@@ -132,11 +132,17 @@ class _WithConstantPlane(nn.Module):
         return self.conv(x) + self.added
 
 
-def view_angles(n: int, rotation_range_rad: float) -> tuple[float, ...]:
-    """Angles of `n` views: 0, and others evenly around the circle, or over the range in which objects lie."""
-    full = rotation_range_rad >= math.pi - 1e-6
+def view_angles(n: int, rotation_range_rad: float, *, symmetry: str = "none") -> tuple[float, ...]:
+    """Angles of `n` views: 0, and others evenly around the circle, or over the range in which objects lie.
+
+    A classifier with a group of quarter turns (see :data:`tumble.model.equivariant.SYMMETRIES`) says the same of each
+    quarter turn: its views lie within one.
+    """
     shares = [view / n for view in range(1, n)]
-    return 0.0, *(2 * math.pi * s if full else (s - 0.5) * rotation_range_rad for s in shares)
+    if rotation_range_rad < math.pi - 1e-6:
+        return 0.0, *((s - 0.5) * rotation_range_rad for s in shares)
+    circle = 2 * math.pi if symmetry == "none" else math.pi / 2
+    return 0.0, *(circle * s for s in shares)
 
 
 def _sampling_grids(angles: Sequence[float], size: tuple[int, int]) -> Tensor:

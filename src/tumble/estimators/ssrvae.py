@@ -62,7 +62,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         some four times as much. "fine" also is invariant to quarter turns by construction where "rotation" is among
         the invariances (and to mirror images with "reflection"); a step costs ten to fifteen times that of "fast".
     predict_views : int, default=1
-        Classes are averaged over this many turned copies of an image at prediction, at as many times the cost.
+        Classes are averaged over this many turned copies of an image at prediction, at as many times the cost. They
+        are spread over the circle, or over a quarter of it where the classifier is invariant to quarter turns.
     decoder : {"template", "coordinate"}, default="template"
         How images are drawn: one canonical image that is placed by resampling, or a network that is evaluated at
         each pixel of the placed grid (slow; as published).
@@ -421,7 +422,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         export_classifier(Path(path), self._folded(), self.model_.config.image_shape, self.classes_.tolist())
 
     def _folded(self) -> FoldedClassifier:
-        return FoldedClassifier(self.model_, view_angles(self.predict_views, self.rotation_range_rad))
+        angles = view_angles(self.predict_views, self.rotation_range_rad, symmetry=self.model_.config.symmetry)
+        return FoldedClassifier(self.model_, angles)
 
     def _class_prior(self, n_classes: int) -> npt.NDArray[np.float64] | None:
         if self.class_prior is None or (isinstance(self.class_prior, str) and self.class_prior == "learned"):
