@@ -30,6 +30,18 @@ METHODS: dict[str, tuple[str, type[Any], Row]] = {
         FixMatchClassifier,
         {"network": "six", "threshold": 0.8, "ramp": 0.3},
     ),
+    "cnn-six-strong": (
+        "CNN of six convolutions, stronger augmentation",
+        CNNClassifier,
+        {
+            "network": "six",
+            "n_steps": 1500,
+            "intensity_jitter": 0.4,
+            "degradation": 0.25,
+            "scale_jitter": 0.25,
+            "label_smoothing": 0.0,
+        },
+    ),
     "cnn-six-plain": (
         "CNN of six convolutions, no mirror images",
         CNNClassifier,

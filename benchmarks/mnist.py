@@ -25,7 +25,7 @@ SETTINGS: Row = {
     "max_epochs": 40,
 }
 #: Without those that take mirror images for the same class: of digits they are not.
-CHOICES = tuple(method for method in METHODS if not method.endswith("-six"))
+CHOICES = tuple(method for method in METHODS if not method.endswith(("-six", "-six-strong")))
 
 
 def score(model: Fitted, split: data.Split) -> Row:
