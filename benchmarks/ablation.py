@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     record, options, {**case, "data": "mnist"}, digits, score, settings=settings, methods=["tumble"]
                 )
     for value in ("accuracy", "angle_deg", "shift_px"):
-        print("\n" + record.table(["data", "without"], value))
+        print("\n" + record.table(["data", "without"], value, less_is_better=value != "accuracy"))
 
 
 if __name__ == "__main__":

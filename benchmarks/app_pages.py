@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             visits = 2 if options.quick else options.seeds
             record.measure(with_options(case, options), lambda a=address, n=visits, p=path: page(p, a, n))
     for value in ("first_paint_ms", "all_crops_ms", "next_page_ms", "next_page_at_once_ms"):
-        print("\n" + record.table(["page", "particles"], value))
+        print("\n" + record.table(["page", "particles"], value, less_is_better=True))
 
 
 def page(library: Path, address: str, visits: int) -> Row:

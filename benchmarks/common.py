@@ -120,11 +120,13 @@ class Record:
         date = row["measured"]["date"]
         return date is not None and _moment(date) >= _moment(self.since)
 
-    def table(self, group: list[str], value: str) -> str:
+    def table(self, group: list[str], value: str, *, less_is_better: bool = False) -> str:
         """Mean, worst and number of `value` for each combination of `group`, as Markdown; rows without it are left out.
 
-        With settings other than the default ones, these are part of the group.
+        The worst is the least value, or the greatest where `less_is_better`. With settings other than the default ones,
+        these are part of the group.
         """
+        worst = max if less_is_better else min
         rows = [row for row in self.rows if row.get(value) is not None]
         if any("settings" in row for row in rows):
             group = [*group, "settings"]
@@ -133,7 +135,7 @@ class Record:
             groups.setdefault(tuple(_short(row.get(name, "")) for name in group), []).append(row[value])
         lines = [f"| {' | '.join([*group, 'mean ' + value, 'worst', 'runs'])} |", "|" + "---|" * (len(group) + 3)]
         for key, values in groups.items():
-            cells = [*key, f"{sum(values) / len(values):.4f}", f"{min(values):.4f}", str(len(values))]
+            cells = [*key, f"{sum(values) / len(values):.4f}", f"{worst(values):.4f}", str(len(values))]
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 

@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for what in options.what:
             _MEASURES[what](record, options, seed)
     draw(record.rows, options.out.with_suffix(".png"))
-    print("\n" + record.table(["what", "method"], "ece"))
+    print("\n" + record.table(["what", "method"], "ece", less_is_better=True))
     print("\n" + record.table(["novel", "method"], "auroc"))
 
 

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         case = {"labels_per_class": sizes[0], "seed": seed}
         compare(record, options, case, lambda seed=seed: data.cards(*sizes, seed), score, settings=SETTINGS)
     for value in ("mean_scale", "mean_shear", "mean_angle"):
-        print("\n" + record.table(["method"], value))
+        print("\n" + record.table(["method"], value, less_is_better=value == "mean_angle"))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             record.measure(case, lambda n_classes=n_classes: step_of_tumble("default", n_classes, options))
         case = with_options({"what": "classify", "method": "tumble", **threads}, options)
         record.measure(case, lambda: classification(options))
-    print("\n" + record.table(["what", "method", "n_classes", "threads"], "seconds_per_step"))
+    print("\n" + record.table(["what", "method", "n_classes", "threads"], "seconds_per_step", less_is_better=True))
     print("\n" + record.table(["what", "method", "threads"], "crops_per_second"))
 
 

@@ -197,6 +197,8 @@ def test_table_leaves_out_rows_without_the_value(tmp_path):
     record.measure({"method": "a", "seed": 1}, lambda: {"accuracy": 0.7})
     record.measure({"method": "b", "seed": 1}, lambda: {"seconds": 3})
     assert record.table(["method"], "accuracy").splitlines()[2:] == ["| a | 0.6000 | 0.5000 | 2 |"]
+    (line,) = record.table(["method"], "accuracy", less_is_better=True).splitlines()[2:]
+    assert line == "| a | 0.6000 | 0.7000 | 2 |"
 
 
 def test_options_name_parameters_of_the_estimator(capsys):
