@@ -47,11 +47,6 @@ METHODS: dict[str, tuple[str, type[Any], Row]] = {
         CNNClassifier,
         {"network": "six", "mirror": False, "n_steps": 3000},
     ),
-    "fixmatch-six-plain": (
-        "FixMatch, six convolutions, no mirror images",
-        FixMatchClassifier,
-        {"network": "six", "mirror": False, "n_steps": 3000, "ramp": 0.3},
-    ),
     "pyroved": ("pyroVED 0.3.0", PyrovedClassifier, {}),
     "forest": ("random forest on pixels", PixelForestClassifier, {}),
     "boosting": ("gradient boosting on pixels", PixelBoostingClassifier, {}),

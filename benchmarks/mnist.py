@@ -25,7 +25,9 @@ SETTINGS: Row = {
     "max_epochs": 40,
 }
 #: Without those that take mirror images for the same class: of digits they are not.
-CHOICES = tuple(method for method in METHODS if not method.endswith(("-six", "-six-strong")))
+CHOICES = tuple(
+    method for method, (_, _, own) in METHODS.items() if own.get("network") != "six" or own.get("mirror") is False
+)
 
 
 def score(model: Fitted, split: data.Split) -> Row:
