@@ -64,7 +64,12 @@ def models(format_version: int) -> dict[str, object]:
         }
     from tumble import RVAE
 
-    return {
+    later = {
+        "ssrvae-fine": SSRVAEClassifier(
+            encoder_channels=(8,), classifier="fine", latent_dim=3, decoder="coordinate", **semi
+        )
+    }
+    return (later if format_version > 2 else {}) | {
         "ssrvae": SSRVAEClassifier(encoder_channels=(8, 16), class_prior="learned", **semi),
         "ssrvae-options": SSRVAEClassifier(
             encoder_channels=(8,),
@@ -82,7 +87,7 @@ def models(format_version: int) -> dict[str, object]:
 
 def main(format_version: int) -> None:
     """Fit and save the models, with what they say of eight images."""
-    X, y = images()
+    X, y = images(24 if format_version < 3 else 200)  # of enough images the latent axes are turned
     names = np.array(["bar", "disc", "-1"])[y]
     for name, model in models(format_version).items():
         folder = DATA / f"model-format-{format_version}" / name

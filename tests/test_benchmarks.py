@@ -20,12 +20,16 @@ from benchmarks import data
 from benchmarks.common import Record, arguments, parse, with_options
 from benchmarks.competitors import CNNClassifier, FixMatchClassifier
 from benchmarks.confidence import merged, reliability
+from benchmarks.data import Split
 from benchmarks.factors import circular_linear_correlation
+from benchmarks.factors import score as score_factors
 from benchmarks.methods import METHODS, make
 from benchmarks.orientation import fisher_lee_correlation
 from benchmarks.pyroved_peer import PyrovedClassifier, import_pyroved
 
 from tumble import SSRVAEClassifier
+from tumble.datasets import make_cards
+from tumble.types import Pose
 
 
 def make_toy(n, seed, *, size=16):
@@ -284,6 +288,44 @@ def test_reliability_and_circular_correlation():
     assert circular_linear_correlation(np.cos(angle - 1), angle) == pytest.approx(1)
     assert circular_linear_correlation(np.cos(3 * angle), angle) == pytest.approx(0, abs=1e-6)
     assert circular_linear_correlation(np.ones(50), angle) == 0
+
+
+class Seer:
+    """Knows pose and factors of the test cards, as far as it is told to."""
+
+    def __init__(self, truth, factors, offset_deg=0.0):
+        self.truth, self.factors, self.offset = truth, factors, np.radians(offset_deg)
+
+    def transform(self, X):
+        return self.factors
+
+    def predict(self, X):
+        return self.truth.y
+
+    def pose(self, X):
+        angle = self.truth.polar_angle + self.offset
+        return Pose(angle_rad=angle, shift_px=self.truth.shift, scale=self.truth.scale, angle_std_rad=0 * angle)
+
+
+def test_scale_and_shear_are_looked_for_in_different_factors():
+    truth = make_cards(60, angle=180, random_state=0)
+    shear, standard = truth.shear.sum(axis=1), lambda v: (v - v.mean()) / v.std()
+    split = Split(truth.X, truth.y, truth.X, truth.y, truth.classes, truth)
+    apart = score_factors(Seer(truth, np.column_stack([truth.scale, shear])), split)
+    assert apart["mean_scale"] == pytest.approx(1)
+    assert apart["mean_shear"] == pytest.approx(1)
+    both = standard(truth.scale) + standard(shear)  # one factor that follows both counts for one of them
+    mixed = score_factors(Seer(truth, np.column_stack([both, np.zeros(len(both))])), split)
+    assert 0.5 < mixed["mean_scale"] < 0.9
+    assert mixed["mean_shear"] == 0
+
+
+def test_the_spread_of_the_angle_leaves_out_what_all_of_a_suit_are_off_by():
+    truth = make_cards(20, angle=180, random_state=0)
+    split = Split(truth.X, truth.y, truth.X, truth.y, truth.classes, truth)
+    said = score_factors(Seer(truth, np.zeros((80, 2)), offset_deg=7), split)
+    np.testing.assert_allclose(list(said["angle_error_deg"].values()), 7)
+    np.testing.assert_allclose(list(said["angle_spread_deg"].values()), 0, atol=1e-5)
 
 
 def test_correlation_of_angles_is_the_sum_over_pairs():

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "load_model", "save_model", "write_whole"]
 
 #: Raised when a reader of the version before could not read what is written. Format 1 (tumble 0.1) knew fewer parts:
-#: neither class prior nor temperature, one kind of encoder and decoder, no model without classes.
-FORMAT_VERSION = 2
+#: neither class prior nor temperature, one kind of encoder and decoder, no model without classes. Format 2 had the
+#: latent axes as the training left them, and a hidden layer in every classifier.
+FORMAT_VERSION = 3
 
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 #: Sizes beyond these are taken for damage: a config file must not make the reader allocate without bound.
@@ -57,8 +58,8 @@ _CHOICES = {
 #: What models of format 1 were where the present default differs.
 _FORMAT_1: dict[str, Any] = {"radius": False}
 _WIDTHS = ("sigma", "translation_prior", "scale_prior", "angle_prior_rad")
-#: What the weights of a novelty score are called, where a model has one.
-_NOVELTY = "novelty."
+#: What the weights of a novelty score and the turned axes are called, where a model has them.
+_NOVELTY, _TURN = "novelty.", "turn"
 
 
 def save_model(folder: Path, model: SSRVAE, description: Mapping[str, Any]) -> None:
@@ -151,6 +152,8 @@ def _built(config: ModelConfig, tensors: Mapping[str, Tensor]) -> SSRVAE:
     model = SSRVAE(config)
     if any(name.startswith(_NOVELTY) for name in tensors):
         model.add_novelty().requires_grad_(False)
+    if _TURN in tensors:
+        model.add_turn()
     return model
 
 

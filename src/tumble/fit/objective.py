@@ -34,8 +34,9 @@ _MAX_GRADIENT_NORM = 5.0
 class Objective(Protocol):
     """A method of training.
 
-    It may also have an attribute `max_gradient_norm`: longer gradients are shortened to that. A dataclass lets a
-    checkpoint know its settings.
+    It may also have an attribute `max_gradient_norm`: longer gradients are shortened to that; and `turns_axes`, whether
+    the latent axes are turned after the training, see :mod:`tumble.fit.factors`. A dataclass lets a checkpoint know its
+    settings.
     """
 
     def optimiser(self, model: SSRVAE) -> torch.optim.Optimizer:
@@ -83,6 +84,11 @@ class DefaultObjective:
     def max_gradient_norm(self) -> float:
         """Longer gradients are shortened to this."""
         return _MAX_GRADIENT_NORM
+
+    @property
+    def turns_axes(self) -> bool:
+        """Whether the latent axes are turned after the training."""
+        return True
 
     def optimiser(self, model: SSRVAE) -> torch.optim.Optimizer:
         """AdamW over all weights."""

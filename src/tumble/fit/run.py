@@ -15,6 +15,7 @@ from tumble.fit.acceleration import accelerated
 from tumble.fit.batches import TrainingData, as_images
 from tumble.fit.confidence import fit_novelty, fit_temperature, hold_out_labels
 from tumble.fit.distributed import share_rows
+from tumble.fit.factors import independent_axes
 from tumble.fit.losses import Teacher
 from tumble.fit.objective import DefaultObjective
 from tumble.fit.reference import most_typical
@@ -145,16 +146,18 @@ class Run:
         return {"validation_loss": loss / len(rows), "validation_accuracy": right / len(rows)}
 
     def finish(self) -> None:
-        """Measure what the final weights say of the training images: latents, temperature, novelty."""
+        """Measure what the final weights say of the training images: latents and their axes, temperature, novelty."""
         self.describe_latents()
         model, whole = self.teacher.model, TrainingData(self.data.x, self.labels)
         fit_temperature(model, whole, self.held_out, self.settings, self.generator)
         if self.settings.novelty:
             fit_novelty(model, whole, self.settings, self.rng, self.generator)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def describe_latents(self) -> None:
-        """Measure mean and spread of the latent factors within each class, for traversals to follow the data.
+        """Choose the latent axes, and measure mean and spread of the factors within each class along them.
+
+        These are for traversals to follow the data.
 
         The prior is where they would lie were the divergence all that counts. In practice the likelihood of thousands
         of pixels moves whole classes away from it, and images decoded there would show no object of the class.
@@ -168,6 +171,9 @@ class Run:
             means.append(model.encode(model.features(x), y).qz.loc)
             classes.append(y)
         z, y = torch.cat(means), torch.cat(classes)
+        if getattr(self.objective, "turns_axes", False):
+            axes = independent_axes(z.cpu().numpy(), y.cpu().numpy())
+            z = z if axes is None else z @ model.add_turn(torch.from_numpy(axes))
         for k in range(model.config.n_components):
             members = z[y == k]
             if len(members) >= _MIN_MEMBERS:

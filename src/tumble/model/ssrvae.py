@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,9 @@ class SSRVAE(nn.Module):
         Logits are divided by its exponential to give calibrated probabilities.
     latent_loc, latent_scale : Tensor of shape (n_components, latent_dim)
         Where the latent factors of each class lie, measured after training.
+    turn : Tensor of shape (latent_dim, latent_dim) or None
+        Orthogonal matrix that turns the latent axes of the networks into those of the model, set after training (see
+        :func:`tumble.fit.factors.independent_axes`); None leaves them as they are.
     """
 
     pixel_offset: Tensor
@@ -103,6 +106,7 @@ class SSRVAE(nn.Module):
     latent_scale: Tensor
     log_py: Tensor
     log_temperature: Tensor
+    turn: Tensor | None
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class SSRVAE(nn.Module):
         self.register_buffer("latent_scale", torch.ones(k, config.latent_dim))
         self.register_buffer("log_py", torch.full((k,), -math.log(k)))
         self.register_buffer("log_temperature", torch.tensor(0.0))
+        self.register_buffer("turn", None)
 
     @torch.no_grad()
     def move_prior(self, frequencies: Tensor, rate: float) -> None:
@@ -169,6 +174,12 @@ class SSRVAE(nn.Module):
         self.novelty = NoveltyHead(width, hidden=64).to(self.pixel_scale.device)
         return self.novelty
 
+    def add_turn(self, turn: Tensor | None = None) -> Tensor:
+        """Turn the latent axes by an orthogonal matrix (latent_dim, latent_dim), or by none yet, and return it."""
+        self.turn = torch.eye(self.config.latent_dim) if turn is None else turn
+        self.turn = self.turn.to(self.pixel_scale)
+        return self.turn
+
     def features(self, x: Tensor) -> Tensor:
         """Class-independent part of the encoder, (batch, hidden)."""
         return self.encoder.features(self.standardise(x))
@@ -180,7 +191,17 @@ class SSRVAE(nn.Module):
         qangle = self._angle_posterior(out["angle"]) if "angle" in out else None
         qshift = self._normal(out["shift"], config.shift_unit_px) if "shift" in out else None
         qscale = self._normal(out["scale"], config.scale_prior) if "scale" in out else None
-        return PosteriorZPose(self._normal(out["z"]), qangle, qshift, qscale)
+        return PosteriorZPose(self._turned(self._normal(out["z"])), qangle, qshift, qscale)
+
+    def _turned(self, qz: Normal) -> Normal:
+        """Posterior along the turned axes; its parts there depend on each other, of which the widths know nothing."""
+        if self.turn is None:
+            return qz
+        return Normal(qz.loc @ self.turn, (qz.scale.square() @ self.turn.square()).sqrt(), validate_args=False)
+
+    def _draw(self, z: Tensor, y: Tensor, *place: Any) -> Tensor:
+        """Raw output of the decoder for latent factors along the turned axes."""
+        return self.decoder(z if self.turn is None else z @ self.turn.T, y, *place)
 
     def _normal(self, raw: Tensor, unit: float = 1.0) -> Normal:
         loc, width = raw.chunk(2, dim=1)
@@ -237,9 +258,9 @@ class SSRVAE(nn.Module):
     def canonical(self, z: Tensor, y: Tensor) -> Tensor:
         """Canonical images before the pose is applied, raw decoder output (batch, C, side, side)."""
         if isinstance(self.decoder, TemplateDecoder | DenseDecoder):
-            return self.decoder(z, y)
+            return self._draw(z, y)
         identity = torch.eye(2, 3, device=z.device, dtype=z.dtype).expand(len(z), 2, 3)
-        return self.decoder(z, y, identity, (self.config.side, self.config.side))
+        return self._draw(z, y, identity, (self.config.side, self.config.side))
 
     def decode(self, z: Tensor, y: Tensor, pose: PoseSample, rows: Tensor | None = None) -> Tensor:
         """Parameter of p(x | y, z, pose), (n_draws, C, H, W): the mean of the image, in units of x.
@@ -258,12 +279,12 @@ class SSRVAE(nn.Module):
             The observation of each draw; by default one draw per observation, in order.
         """
         if isinstance(self.decoder, TemplateDecoder | DenseDecoder):
-            canonical = self.to_mean(self.decoder(z, y))
+            canonical = self.to_mean(self._draw(z, y))
             return self._place(canonical if rows is None else canonical[rows], pose)
         if rows is not None:
             z, y = z[rows], y[rows]
         affine = canonical_affine(pose.angle, pose.shift, pose.scale)
-        return self.to_mean(self.decoder(z, y, affine, self.config.size))
+        return self.to_mean(self._draw(z, y, affine, self.config.size))
 
     def _place(self, canonical_mean: Tensor, pose: PoseSample) -> Tensor:
         """Place canonical mean images (batch, C, side, side) at a pose: (batch, C, H, W).
