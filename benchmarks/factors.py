@@ -57,7 +57,7 @@ def score(model: Fitted, split: data.Split) -> Row:
         followed = int(np.argmax(with_scale))
         found["scale"][suit] = with_scale.pop(followed)
         with_shear.pop(followed)
-        found["shear"][suit] = max(with_shear)
+        found["shear"][suit] = max(with_shear, default=0.0)
         found["angle"][suit] = max(circular_linear_correlation(f, angle) for f in factors)
     means = {f"mean_{name}": float(np.mean(list(values.values()))) for name, values in found.items()}
     accuracy = float(np.mean(model.predict(split.X_test) == split.y_test))

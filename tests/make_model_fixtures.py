@@ -67,7 +67,9 @@ def models(format_version: int) -> dict[str, object]:
     later = {
         "ssrvae-fine": SSRVAEClassifier(
             encoder_channels=(8,), classifier="fine", latent_dim=3, decoder="coordinate", **semi
-        )
+        ),
+        # Long enough for latent factors that vary, so that there is something to unmix.
+        "ssrvae-long": SSRVAEClassifier(encoder_channels=(8, 16), **(semi | {"max_epochs": 60, "kl_weight": 0.1})),
     }
     return (later if format_version > 2 else {}) | {
         "ssrvae": SSRVAEClassifier(encoder_channels=(8, 16), class_prior="learned", **semi),

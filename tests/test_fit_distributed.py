@@ -38,7 +38,7 @@ for name, options in json.loads(sys.argv[2]).items():
         settings["callbacks"] = [lambda r: epochs.append(r.epoch), lambda r: r.epoch == 2 and r.stop("enough")]
     if "folder" in settings:
         settings["checkpoint"] = settings.pop("folder")
-    data = cards(labelled=settings.pop("labelled", 0.5))
+    data = cards(settings.pop("n", 3), labelled=settings.pop("labelled", 0.5))
     result = tiny_fit(data, **settings)
     tensors = {k: v.contiguous() for k, v in result.model.state_dict().items()}
     save_file(tensors, f"{out}/{name}-{rank}.safetensors")
@@ -57,6 +57,8 @@ RUNS = {
     "uneven": {"max_epochs": 2, "settings": {"batch_size": 5, "labelled_batch_size": 3}},
     "one_image": {"max_epochs": 1, "settings": {"batch_size": 2, "labelled_batch_size": 1}},
     "unsupervised": {"max_epochs": 2, "n_classes": 0, "labelled": 0.0},
+    # Enough images for the latent axes to be turned.
+    "turned": {"n": 30, "max_epochs": 1, "settings": {"batch_size": 30, "labelled_batch_size": 8}},
     "stopped": {"max_epochs": 4, "stop": True},
     "seedless": {"max_epochs": 1, "seed": None},
     "resumed": {"max_epochs": 3, "resume": True},
@@ -113,6 +115,7 @@ def test_every_process_ends_with_the_same_model(two, name):
     out, records = two
     first, second = (load_file(out / f"{name}-{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(first[n], second[n]) for n in first)
+    assert ("turn" in first) == (name == "turned")
     assert records[0][name] == records[1][name]
 
 

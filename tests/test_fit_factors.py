@@ -5,12 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers_fit import tiny_fit
+from helpers_fit import cards, tiny_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
+from tumble import SSRVAEClassifier
 from tumble.datasets import make_cards
+from tumble.estimators.growing import as_fitted
 from tumble.fit.batches import TrainingData
 from tumble.fit.checkpoint import load_model, save_model
 from tumble.fit.factors import independent_axes
@@ -19,12 +21,11 @@ from tumble.model.config import ModelConfig
 from tumble.model.ssrvae import SSRVAE
 
 
-def mixed_uniform(seed, dim, n=1500, spread=1.0):
-    """Independent uniform factors, the classes far apart, turned at random: factors, latents, classes, rotation."""
+def mixed_uniform(seed, dim, n=1500, spreads=(1.0, 1.7, 3.0)):
+    """Independent uniform factors, wide in some classes, turned at random: factors, latents, classes, rotation."""
     rng = np.random.default_rng(seed)
-    widths = np.linspace(1.5, 1.0, dim) * spread
-    factors = rng.uniform(-1, 1, (n, dim)) * widths
     y = rng.integers(3, size=n)
+    factors = rng.uniform(-1, 1, (n, dim)) * np.linspace(1.5, 1.0, dim) * np.array(spreads)[y, None]
     rotation = ortho_group.rvs(dim, random_state=seed)
     z = factors @ rotation.T + np.array([[4.0] * dim, [0.0] * dim, [-7.0] * dim])[y]
     return factors, z.astype(np.float32), y, rotation
@@ -65,6 +66,15 @@ def test_a_latent_factor_that_holds_nothing_stays_by_itself():
 def test_latents_that_do_not_vary_are_left_alone():
     axes = independent_axes(np.zeros((500, 2), np.float32), np.zeros(500, np.int64))
     np.testing.assert_allclose(np.abs(axes).sum(axis=0), 1)
+
+
+@pytest.mark.parametrize("n_normal", [1, 2, 4])
+def test_normal_factors_do_not_hide_the_others(n_normal):
+    rng = np.random.default_rng(n_normal)
+    factors = np.column_stack([rng.uniform(-1.7, 1.7, (2000, 2)), rng.normal(size=(2000, n_normal))])
+    rotation = ortho_group.rvs(2 + n_normal, random_state=0)
+    axes = independent_axes((factors @ rotation.T).astype(np.float32), np.zeros(2000, np.int64))
+    np.testing.assert_allclose(np.abs(axes.T @ rotation[:, :2]).max(axis=0), 1, atol=0.03)
 
 
 def test_normal_factors_still_give_a_rotation_without_a_warning():
@@ -113,6 +123,12 @@ def test_widths_along_turned_axes_are_those_of_the_turned_posterior():
             torch.testing.assert_close(after.variance[row], covariance.diagonal())
 
 
+def test_numbers_that_are_not_finite_are_left_alone():
+    z = np.zeros((500, 2), np.float32)
+    z[3, 1] = np.nan
+    assert independent_axes(z, np.zeros(500, np.int64)) is None
+
+
 def test_a_fit_ends_with_factors_that_do_not_depend_on_each_other():
     data = make_cards(60, angle=180, random_state=0)
     images = TrainingData(data.X[:, None], np.where(np.arange(240) % 3, -1, data.y))
@@ -127,6 +143,7 @@ def test_a_fit_ends_with_factors_that_do_not_depend_on_each_other():
     torch.testing.assert_close(z, untouched @ model.turn)
     axes = independent_axes(untouched.numpy(), y.numpy())
     np.testing.assert_allclose(model.turn.numpy(), axes, atol=1e-3)
+    assert (z - torch.stack([z[y == k].mean(dim=0) for k in y])).std() > 0.1  # or nothing was unmixed
     for k in range(4):  # what traversals follow is measured along the new axes
         if (y == k).sum() >= 5:
             torch.testing.assert_close(model.latent_loc[k], z[y == k].mean(dim=0), atol=1e-4, rtol=1e-4)
@@ -136,9 +153,23 @@ def test_the_published_method_keeps_its_axes():
     assert not getattr(PaperObjective, "turns_axes", False)
 
 
-def test_turned_axes_are_kept_in_the_file(tmp_path):
-    torch.manual_seed(0)
-    model = turned(SSRVAE(ModelConfig(2, (1, 16, 16), hidden=8)).eval())
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_a_turned_model_says_the_same_to_the_last_bit_when_it_is_loaded(tmp_path, n):
+    model = tiny_fit(cards(30), max_epochs=1, settings={"batch_size": 60}).model.eval()
+    assert model.turn is not None
     save_model(tmp_path / "model", model, {})
     again, _ = load_model(tmp_path / "model")
-    torch.testing.assert_close(again.turn, model.turn, rtol=0, atol=0)
+    x, y = torch.rand(n, 1, 24, 24), torch.zeros(n, dtype=torch.long)
+    with torch.no_grad():
+        z, z_again = (m.encode(m.features(x), y).qz.loc for m in (model, again))
+        assert torch.equal(z, z_again)
+        assert torch.equal(model.canonical(z, y), again.canonical(z, y))
+
+
+def test_weights_of_a_turned_model_make_a_model_that_can_be_asked():
+    estimator = SSRVAEClassifier(max_epochs=1, hidden=8, encoder_channels=(4,), novelty_score=False, random_state=0)
+    data = make_cards(30, random_state=0)
+    fitted = estimator.fit(data.X[:, ::2, ::2], np.where(np.arange(120) % 2, -1, data.y))
+    assert fitted.model_.turn is not None
+    copied = as_fitted(estimator, fitted.model_.state_dict(), fitted.classes_, (1, 24, 24))
+    np.testing.assert_array_equal(copied.transform(data.X[:9, ::2, ::2]), fitted.transform(data.X[:9, ::2, ::2]))

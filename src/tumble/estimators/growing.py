@@ -52,6 +52,8 @@ def as_fitted(
     # Layers draw initial weights, for nothing; the fork keeps torch's global generator as it was.
     with torch.random.fork_rng(devices=[]):
         module = SSRVAE(model_config(params, len(classes), image_shape))
+    if "turn" in weights:  # they are those of a finished fit
+        module.add_turn()
     module.load_state_dict(weights)
     model = copy.copy(estimator)
     model.model_ = module.to(resolve_device(params["device"])).eval()

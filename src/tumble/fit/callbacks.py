@@ -41,7 +41,7 @@ class RunHandle(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Copy the weights that the fit would return if it ended now."""
+        """Copy the weights that the fit would return if it ended now, its latent axes not yet turned."""
         ...
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:

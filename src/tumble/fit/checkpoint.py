@@ -36,7 +36,7 @@ __all__ = ["FORMAT_VERSION", "load_model", "save_model", "write_whole"]
 
 #: Raised when a reader of the version before could not read what is written. Format 1 (tumble 0.1) knew fewer parts:
 #: neither class prior nor temperature, one kind of encoder and decoder, no model without classes. Format 2 had the
-#: latent axes as the training left them, and a hidden layer in every classifier.
+#: latent axes as the training left them.
 FORMAT_VERSION = 3
 
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"

@@ -28,7 +28,7 @@ _Float = npt.NDArray[np.floating]
 _MIN_PER_FACTOR = 50
 #: Directions along which the posterior means vary by less than this share of the prior's width hold nothing.
 _MIN_SPREAD = 0.1
-_ITERATIONS, _TOLERANCE = 1000, 1e-6
+_ITERATIONS, _TOLERANCE = 300, 1e-6
 
 
 def independent_axes(z: _Float, y: npt.NDArray[np.integer]) -> _Float | None:
@@ -45,37 +45,39 @@ def independent_axes(z: _Float, y: npt.NDArray[np.integer]) -> _Float | None:
     -------
     ndarray of shape (latent_dim, latent_dim) or None
         Orthogonal; the columns are the new axes, the one of the largest variance first, and ``z @ axes`` are the new
-        factors. Each new axis points the way of the old one that it is most like. None where there is one factor only,
-        or too few objects.
+        factors. Each new axis points the way of the old one that it is most like. None where the space has one
+        dimension, or there are fewer than 50 objects for each, or a number is not finite.
     """
     n, dim = z.shape
-    if dim < 2 or n < _MIN_PER_FACTOR * dim:
+    if dim < 2 or n < _MIN_PER_FACTOR * dim or not np.isfinite(z).all():
         return None
-    centred = _within(z.astype(np.float64), y)
+    centred = z.astype(np.float64) - _of_own_class(z, y)
     values, vectors = np.linalg.eigh(centred.T @ centred / n)
     varying = values >= _MIN_SPREAD**2
     axes = vectors.copy()
     if varying.sum() > 1:
-        axes[:, varying] = vectors[:, varying] @ _unmixed(centred @ vectors[:, varying])
+        # Classes of different width together would have heavy tails in all directions, most in the diagonal ones.
+        widths = np.sqrt(_of_own_class(np.square(centred).mean(axis=1, keepdims=True), y))
+        standard = centred / np.maximum(widths, _MIN_SPREAD)
+        axes[:, varying] = vectors[:, varying] @ _unmixed(standard @ vectors[:, varying])
     axes = axes[:, np.argsort(-(centred @ axes).var(axis=0), kind="stable")]
-    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)])
+    return np.ascontiguousarray(axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)]))
 
 
-def _within(z: _Float, y: npt.NDArray[np.integer]) -> _Float:
-    """Deviations from the mean of the own class."""
-    sums, counts = np.zeros((int(y.max()) + 1, z.shape[1])), np.bincount(y)
-    np.add.at(sums, y, z)
-    return z - (sums / np.maximum(counts, 1)[:, None])[y]
+def _of_own_class(values: _Float, y: npt.NDArray[np.integer]) -> _Float:
+    """Mean of each column over the class that a row belongs to, for each row."""
+    sums = np.zeros((int(y.max()) + 1, values.shape[1]))
+    np.add.at(sums, y, values)
+    return (sums / np.maximum(np.bincount(y), 1)[:, None])[y]
 
 
 def _unmixed(z: _Float) -> _Float:
-    """Rotation (dim, dim) nearest to the mixing matrix of independent components; none where there are none."""
+    """Rotation (dim, dim) nearest to the mixing matrix of independent components."""
     ica = FastICA(whiten="unit-variance", random_state=0, max_iter=_ITERATIONS, tol=_TOLERANCE)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            mixing = ica.fit(z).mixing_
-        except ConvergenceWarning:  # nothing but normal distributions: any axes are as good, and these are principal
-            return np.eye(z.shape[1])
+        # Factors that are normally distributed have no axes of their own and turn among themselves without an end; the
+        # others have settled long before.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixing = ica.fit(z).mixing_
     left, _, right = np.linalg.svd(mixing / np.linalg.norm(mixing, axis=0))
     return left @ right

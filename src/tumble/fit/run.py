@@ -155,9 +155,7 @@ class Run:
 
     @torch.no_grad()
     def describe_latents(self) -> None:
-        """Choose the latent axes, and measure mean and spread of the factors within each class along them.
-
-        These are for traversals to follow the data.
+        """Choose the latent axes, and measure where the factors of each class lie, for traversals to follow the data.
 
         The prior is where they would lie were the divergence all that counts. In practice the likelihood of thousands
         of pixels moves whole classes away from it, and images decoded there would show no object of the class.
@@ -172,13 +170,20 @@ class Run:
             classes.append(y)
         z, y = torch.cat(means), torch.cat(classes)
         if getattr(self.objective, "turns_axes", False):
-            axes = independent_axes(z.cpu().numpy(), y.cpu().numpy())
-            z = z if axes is None else z @ model.add_turn(torch.from_numpy(axes))
+            z = self._turned(z, y)
         for k in range(model.config.n_components):
             members = z[y == k]
             if len(members) >= _MIN_MEMBERS:
                 model.latent_loc[k] = members.mean(dim=0)
                 model.latent_scale[k] = members.std(dim=0)
+
+    def _turned(self, z: Tensor, y: Tensor) -> Tensor:
+        """Turn the model's latent axes to what z (n, latent_dim) of classes y (n,) say, and give z along them."""
+        axes = independent_axes(z.cpu().numpy(), y.cpu().numpy())
+        if axes is None:
+            return z
+        # Which axis is first and where it points may hang on a rounding.
+        return z @ self.teacher.model.add_turn(self.ranks.from_leader(torch.from_numpy(axes)))
 
     def values(self) -> dict[str, Any]:
         """Give the plain part of the state."""

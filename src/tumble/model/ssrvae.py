@@ -176,8 +176,8 @@ class SSRVAE(nn.Module):
 
     def add_turn(self, turn: Tensor | None = None) -> Tensor:
         """Turn the latent axes by an orthogonal matrix (latent_dim, latent_dim), or by none yet, and return it."""
-        self.turn = torch.eye(self.config.latent_dim) if turn is None else turn
-        self.turn = self.turn.to(self.pixel_scale)
+        turn = torch.eye(self.config.latent_dim) if turn is None else turn
+        self.turn = turn.to(self.pixel_scale).contiguous()
         return self.turn
 
     def features(self, x: Tensor) -> Tensor:
