@@ -207,3 +207,12 @@ def test_the_score_of_novelty_can_be_left_out(tmp_path):
         for ask in (model.novelty, lambda X, model=model: model.predict(X, reject=0.1)):
             with pytest.raises(ConfigError, match="fit it again with novelty_score=True"):
                 ask(X)
+
+
+def test_labels_teach_the_classifier_alone_where_nothing_is_calibrated():
+    data = make_cards(30, angle=5, random_state=0)
+    y = np.where(np.arange(120) % 6, data.y, -1)  # 25 of each class, five of which would be held out
+    settings = {"encoder_channels": (4,), "hidden": 8, "max_epochs": 1, "novelty_score": False, "random_state": 0}
+    for wanted in (True, False):
+        model = SSRVAEClassifier(calibrate=wanted, **settings).fit(data.X[:, ::2, ::2], y)
+        assert (model.model_.log_temperature != 0) == wanted

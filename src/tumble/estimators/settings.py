@@ -197,6 +197,7 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         disorder=disorder,
         # Without labels there is one object of known orientation, see tumble.fit.reference.
         aligned=params.get("labelled_orientation", "aligned") == "aligned",
+        calibrate=params.get("calibrate", True),
         novelty=params["novelty_score"],
         learn_class_prior=isinstance(params.get("class_prior"), str),
         **chosen,

@@ -112,6 +112,9 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Channels per stage of the convolutional networks; the last value serves every further stage.
     hidden : int, default=128
         Width of the dense layers.
+    calibrate : bool, default=True
+        Whether a fifth of the labels (at most 50 of a class) is kept from the classifier to fit the temperature of the
+        probabilities, where every class has at least 20; the published method never does.
     novelty_score : bool, default=True
         Whether to learn, after the training, what `novelty` and `reject` need; it takes some seconds.
     compile : bool, default=False
@@ -196,6 +199,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         pixel_fraction: float = 1.0,
         encoder_channels: tuple[int, ...] = (32, 64),
         hidden: int = 128,
+        calibrate: bool = True,
         novelty_score: bool = True,
         compile: bool = False,
         precision: str = "float32",
@@ -234,6 +238,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self.pixel_fraction = pixel_fraction
         self.encoder_channels = encoder_channels
         self.hidden = hidden
+        self.calibrate = calibrate
         self.novelty_score = novelty_score
         self.compile = compile
         self.precision = precision
