@@ -1,7 +1,7 @@
 """What a user could train in place of tumble, behind the same face: a plain CNN, FixMatch, pyroVED.
 
-Networks, disorder and number of steps are those of tumble's default, so that a comparison tells the methods apart and
-not their budgets. The parameters that describe the disorder have the names they have in `SSRVAEClassifier`.
+Network, disorder and number of steps are those of `SSRVAEClassifier` with the same parameters, so that a comparison
+tells the methods apart and not their budgets; those of six convolutions are what a user might take instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.networks import make_network
 from benchmarks.pyroved_peer import PyrovedClassifier
 from tumble.fit.augment import degrade, disturb_geometry, disturb_intensity, mirror
-from tumble.fit.config import Disorder
+from tumble.fit.config import Disorder, FitConfig
 from tumble.model.coordinates import place
 from tumble.validation import check_images, check_labels, encode_labels
 
@@ -43,6 +43,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         mean over 8 rotated copies at prediction.
     n_steps, batch_size : int
         Optimiser steps, and labelled images in each, with equal share of each class.
+    max_epochs : int or None
+        Where given, in place of `n_steps`: as many steps as `SSRVAEClassifier` makes in so many passes over all images.
+    encoder_channels : tuple of int
+        Of the network "default", as in `SSRVAEClassifier`.
     learning_rate, weight_decay : float
         Of AdamW; the rate warms up, then falls along a cosine.
     rotation_range_rad, translation_prior, scale_jitter, shear_jitter, intensity_jitter, degradation : float
@@ -65,6 +69,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         network: str = "default",
         *,
         n_steps: int = 1000,
+        max_epochs: int | None = None,
+        encoder_channels: tuple[int, ...] = (32, 64),
         batch_size: int = 64,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-3,
@@ -83,6 +89,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.network = network
         self.n_steps = n_steps
+        self.max_epochs = max_epochs
+        self.encoder_channels = encoder_channels
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -110,9 +118,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         optimiser = torch.optim.AdamW(
             self.model_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        for step in range(self.n_steps):
+        self.n_steps_ = self.n_steps
+        if self.max_epochs is not None:
+            self.n_steps_ = self.max_epochs * FitConfig().steps_per_epoch(len(images))
+        for step in range(self.n_steps_):
             for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate * _rate(step, self.n_steps)
+                group["lr"] = self.learning_rate * _rate(step, self.n_steps_)
             # A new order of the classes for each step: with more classes than places, all of them get their turn.
             drawn = np.resize(self._rng.permutation(len(members)), self.batch_size)
             rows = np.array([self._rng.choice(members[k]) for k in drawn])
@@ -156,7 +167,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self._offset, self._scale = sample.mean(), sample.std().clamp_min(1e-6)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.random_state)
-            self.model_ = make_network(self.network, images.shape[1:], len(self.classes_)).to(self._device).train()
+            own = {"encoder_channels": self.encoder_channels, "degradation": self.degradation}
+            network = make_network(self.network, images.shape[1:], len(self.classes_), **own)
+        self.model_ = network.to(self._device).train()
         self.teacher_ = copy.deepcopy(self.model_).eval().requires_grad_(False)
         self._disorder = Disorder(
             angle_rad=self.rotation_range_rad,
@@ -221,8 +234,9 @@ class FixMatchClassifier(CNNClassifier):
         Weight of the consistency.
     ramp : float
         Share of the steps over which this weight is reached.
-    network, n_steps, batch_size, learning_rate, weight_decay, rotation_range_rad, translation_prior, scale_jitter,
-    shear_jitter, intensity_jitter, degradation, label_smoothing, mirror, n_copies, ema_decay, device, random_state
+    network, n_steps, max_epochs, encoder_channels, batch_size, learning_rate, weight_decay, rotation_range_rad,
+    translation_prior, scale_jitter, shear_jitter, intensity_jitter, degradation, label_smoothing, mirror, n_copies,
+    ema_decay, device, random_state
         As in `CNNClassifier`.
     """
 
@@ -235,6 +249,8 @@ class FixMatchClassifier(CNNClassifier):
         unlabelled_weight: float = 1.0,
         ramp: float = 0.0,
         n_steps: int = 1000,
+        max_epochs: int | None = None,
+        encoder_channels: tuple[int, ...] = (32, 64),
         batch_size: int = 64,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-3,
@@ -254,6 +270,8 @@ class FixMatchClassifier(CNNClassifier):
         super().__init__(
             network,
             n_steps=n_steps,
+            max_epochs=max_epochs,
+            encoder_channels=encoder_channels,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -284,7 +302,7 @@ class FixMatchClassifier(CNNClassifier):
             sure, pseudo_y = torch.softmax(self._logits(self.teacher_, seen), dim=1).max(dim=1)
         surprise = F.cross_entropy(logits[len(rows) :], pseudo_y, reduction="none")
         consistency = (surprise * (sure >= self.threshold)).mean()
-        weight = self.unlabelled_weight * min(1.0, (step + 1) / max(1.0, self.ramp * self.n_steps))
+        weight = self.unlabelled_weight * min(1.0, (step + 1) / max(1.0, self.ramp * self.n_steps_))
         return self._classification(logits[: len(rows)], y) + weight * consistency
 
 

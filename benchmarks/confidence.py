@@ -1,10 +1,12 @@
 """Whether probabilities mean what they say, and whether an object of an unlabelled class is noticed.
 
 - Calibration on the cards (5 upright labels per class, as in `benchmarks.cards`), and with ``--data FOLDER`` on the
-  turned and shifted MNIST digits (10 labels per class, as in `benchmarks.mnist`): expected calibration error in 15
-  bins, and the bins themselves for a reliability diagram.
+  turned and shifted MNIST digits (10 labels per class, as in `benchmarks.mnist`), or with ``--labels N`` of each class:
+  expected calibration error in 15 bins, and the bins themselves for a reliability diagram. With at least 20 labels of
+  each class a temperature is fitted; it is in the row.
 - Novelty: one suit is left out of the labels; it stays among the unlabelled and the test cards. Area under the ROC
-  curve of `novelty` for telling it from the labelled suits.
+  curve of `novelty` for telling it from the labelled suits; and which shares of the suit and of the labelled ones
+  ``predict(X, reject=0.05)`` gives up.
 
 The reliability diagram is drawn beside the results.
 """
@@ -28,6 +30,7 @@ from tumble import SSRVAEClassifier
 from tumble.metrics import expected_calibration_error
 
 N_BINS = 15
+REJECT = 0.05
 _Float = npt.NDArray[np.floating]
 
 
@@ -47,7 +50,9 @@ def reliability(y: npt.NDArray[np.int64], proba: npt.NDArray[np.floating], n_bin
 def score_calibration(model: Fitted, split: data.Split) -> Row:
     """Accuracy, expected calibration error and reliability on the test images."""
     proba = np.asarray(model.predict_proba(split.X_test), dtype=float)
+    own = isinstance(model, SSRVAEClassifier)
     return {
+        **({"temperature": float(model.model_.log_temperature.exp())} if own else {}),
         "accuracy": float(np.mean(model.classes_[proba.argmax(axis=1)] == split.y_test)),
         "ece": expected_calibration_error(split.y_test, proba, n_bins=N_BINS, classes=model.classes_),
         "mean_confidence": float(proba.max(axis=1).mean()),
@@ -58,9 +63,12 @@ def score_calibration(model: Fitted, split: data.Split) -> Row:
 def score_novelty(model: Fitted, split: data.Split) -> Row:
     """Area under the ROC curve of the novelty, and the accuracy on the suits that were labelled."""
     known = np.isin(split.y_test, model.classes_)
+    given_up = ~np.isin(model.predict(split.X_test, reject=REJECT), model.classes_)
     return {
         "auroc": float(roc_auc_score(~known, model.novelty(split.X_test))),
         "known_accuracy": float(np.mean(model.predict(split.X_test[known]) == split.y_test[known])),
+        "rejected_novel": float(np.mean(given_up[~known])),
+        "rejected_known": float(np.mean(given_up[known])),
     }
 
 
@@ -72,12 +80,12 @@ def without_class(split: data.Split, k: int) -> data.Split:
 
 def calibration(record: Record, options: argparse.Namespace, seed: int) -> None:
     """Measure the calibration for one seed."""
-    sizes = (2, 8, 8) if options.quick else (5, 3000, 1000)
+    sizes = (2, 8, 8) if options.quick else (options.labels or 5, 3000, 1000)
     case = {"what": "calibration on cards", "labels_per_class": sizes[0], "seed": seed}
     compare(record, options, case, lambda: data.cards(*sizes, seed), score_calibration)
     if options.data is None:
         return
-    n_labelled = 2 if options.quick else 10
+    n_labelled = 2 if options.quick else options.labels or 10
 
     def digits() -> data.Split:
         few = {"n_unlabelled": 20, "n_test": 20} if options.quick else {}
@@ -114,7 +122,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     own = [row for row in rows if row["method"] == "tumble" and "reliability" in row]
-    names = sorted({row["what"] for row in own})
+    names = sorted({(row["what"], row["labels_per_class"]) for row in own})
     if not names:
         return
     figure, axes = plt.subplots(
@@ -126,14 +134,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for name, (upper, lower) in zip(names, axes.T, strict=True):
-        parts = [row["reliability"] for row in own if row["what"] == name]
+    for (name, n_labels), (upper, lower) in zip(names, axes.T, strict=True):
+        chosen = [row for row in own if (row["what"], row["labels_per_class"]) == (name, n_labels)]
+        parts = [row["reliability"] for row in chosen]
         n, confidence, accuracy = merged(parts)
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
         upper.plot(confidence, accuracy, "o-", color="#0072b2", markersize=4)
-        ece = np.mean([row["ece"] for row in own if row["what"] == name])
+        ece = np.mean([row["ece"] for row in chosen])
         seeds = "1 seed" if len(parts) == 1 else f"{len(parts)} seeds"
-        upper.set(title=f"{name}\nECE {ece:.3f}, {seeds}", ylabel="accuracy")
+        upper.set(title=f"{name},\n{n_labels} labels per class\nECE {ece:.3f}, {seeds}", ylabel="accuracy")
         upper.set(ylim=(0, 1.02), xlim=(0, 1.02))
         lower.bar((np.arange(N_BINS) + 0.5) / N_BINS, n, width=0.9 / N_BINS, color="0.6")
         lower.set(yscale="log", ylabel="predictions", xlabel="probability of the predicted class")
@@ -160,14 +169,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments("confidence", __doc__, methods=choices, default_methods=choices[:1] + choices[2:4], seeds=3)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the MNIST idx files")
     parser.add_argument("--what", nargs="+", choices=tuple(_MEASURES), default=list(_MEASURES))
+    parser.add_argument("--labels", type=int, metavar="N", help="labels per class for the calibration (default: 5, 10)")
     options = parse(parser, argv)
     record = Record(options.out, options.since)
     for seed in range(options.seeds):
         for what in options.what:
             _MEASURES[what](record, options, seed)
     draw(record.rows, options.out.with_suffix(".png"))
-    print("\n" + record.table(["what", "method"], "ece", less_is_better=True))
-    print("\n" + record.table(["novel", "method"], "auroc"))
+    print("\n" + record.table(["what", "labels_per_class", "method"], "ece", less_is_better=True))
+    for value in ("auroc", "rejected_novel", "rejected_known"):
+        print("\n" + record.table(["novel", "method"], value, less_is_better=value == "rejected_known"))
 
 
 if __name__ == "__main__":

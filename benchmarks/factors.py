@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     n_unlabelled, n_test = (8, 8) if options.quick else (3000, 1000)
     for n_labels in options.labels:
         for seed in range(options.seeds):
-            case = {"labels_per_class": n_labels, "seed": seed}
+            case = {"labels_per_class": n_labels, "epochs": SETTINGS["max_epochs"], "seed": seed}
 
             def split(n_labels: int = n_labels, seed: int = seed) -> data.Split:
                 return data.cards(n_labels, n_unlabelled, n_test, seed)

@@ -67,6 +67,8 @@ _OF_THE_DATA = (
     "degradation",
     "device",
 )
+#: Likewise of the methods that train tumble's network, so that it is the same one, for the same number of steps.
+_OF_THE_NETWORK = ("encoder_channels", "max_epochs")
 #: What --quick makes of the parameters that set the length of a run.
 _QUICK = {"max_epochs": 1, "n_steps": 2, "n_epochs": 1, "max_iter": 2, "n_estimators": 5}
 
@@ -89,14 +91,16 @@ def make(method: str, seed: int, settings: Row | None = None, *, quick: bool = F
     seed : int
         Its random_state.
     settings : dict, optional
-        Parameters of `SSRVAEClassifier`; other methods get those that describe the data.
+        Parameters of `SSRVAEClassifier`; other methods get those that describe the data, and those with the same
+        network what makes it, and the number of steps.
     quick : bool
         Whether to make the run as short as can be.
     """
     _, estimator, own = METHODS[method]
     settings = dict(settings or {})
     if estimator is not SSRVAEClassifier:
-        settings = supported(estimator, {name: settings[name] for name in _OF_THE_DATA if name in settings})
+        shared = _OF_THE_DATA if "network" in own else (*_OF_THE_DATA, *_OF_THE_NETWORK)
+        settings = supported(estimator, {name: settings[name] for name in shared if name in settings})
     settings |= own
     if quick:
         settings |= supported(estimator, _QUICK)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from tumble.model.config import ModelConfig
+from tumble import SSRVAEClassifier
+from tumble.estimators.settings import model_config
 from tumble.model.ssrvae import SSRVAE
 
 _SIX_CHANNELS = (24, 48, 48, 96, 96, 192)
@@ -38,11 +41,12 @@ class SixConvolutions(nn.Module):
         return self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
 
 
-def make_network(name: str, image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-    """Make one of `NETWORKS`: "default" is that of tumble's own classifier."""
+def make_network(name: str, image_shape: tuple[int, int, int], n_classes: int, **parameters: Any) -> nn.Module:
+    """Make one of `NETWORKS`: "default" is that of tumble's own classifier, with these parameters of its estimator."""
     if name == "six":
         return SixConvolutions(image_shape[0], n_classes)
     if name == "default":
         # Taken out of a whole model, so that it stays the same network whatever the default becomes.
-        return SSRVAE(ModelConfig(n_classes=n_classes, image_shape=image_shape)).classifier
+        config = model_config(SSRVAEClassifier(**parameters)._params(), n_classes, image_shape)
+        return SSRVAE(config).classifier
     raise ValueError(f"network={name!r}: expected one of {NETWORKS}")

@@ -106,6 +106,20 @@ def test_unknown_network_is_named():
         CNNClassifier("seven", n_steps=1).fit(*make_toy(4, seed=0))
 
 
+@pytest.mark.parametrize("settings", [{"max_epochs": 2}, {"degradation": 0.5, "encoder_channels": (8, 24)}], ids=str)
+@pytest.mark.parametrize("size", [16, 40])
+@pytest.mark.parametrize("method", ["cnn", "fixmatch"])
+def test_competitors_have_the_network_and_the_steps_of_tumble(method, size, settings):
+    X, y = make_toy(98, seed=0, size=size)
+    y = labels_of_few(y, 4)
+    ours = make("tumble", 0, {"max_epochs": 1, **settings, "novelty_score": False}).fit(X, y)
+    other = make(method, 0, settings)
+    other.set_params(n_steps=1).fit(X, y)
+    assert [w.shape for w in other.model_.parameters()] == [w.shape for w in ours.model_.classifier.parameters()]
+    assert other.n_steps_ == (4 if "max_epochs" in settings else 1)  # two passes of two steps
+    assert make("cnn-six-plain", 0, settings).max_epochs is None
+
+
 def test_every_method_is_made_with_what_describes_the_data():
     settings = {"shear_jitter": 0.03, "labelled_orientation": "arbitrary"}
     for method in METHODS:
