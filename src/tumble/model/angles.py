@@ -15,8 +15,6 @@ References
 .. [1] M. A. Ziatdinov et al., Digital Discovery, 2024, https://doi.org/10.1039/d3dd00196b
 .. [2] D. Hernandez-Stumpfhauser, F. J. Breidt, M. J. van der Woerd, "The general projected normal distribution of
        arbitrary dimension", Bayesian Analysis 12, 2017.
-.. [3] M. Figurnov, S. Mohamed, A. Mnih, "Implicit reparameterization gradients", 2018,
-       https://arxiv.org/abs/1805.08498 (equation 4, and section 4 for the von Mises distribution).
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from tumble.model.distributions import WrappedNormal, kl_normal, randn
+from tumble.model.distributions import QUADRATURE, VonMisesQuantile, WrappedNormal, kl_normal, randn
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -53,8 +51,6 @@ ANGLE_MODE_PRIOR = math.pi / N_ANGLE_MODES
 #: Modes of the angle below this part of the heaviest one are not worth a placement of the image. The floor is relative:
 #: while the posterior is flat, at least two modes must compete, or the likelihood could not tell them apart.
 _MODE_FLOOR = 0.1
-#: Points of a periodic quadrature: exact to rounding for concentrations up to some thousands.
-_QUADRATURE = 256
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -299,9 +295,9 @@ class VonMises(_OneDirection):
         return self.concentration * self.resultant_length - self._log_i0
 
     def draw(self, generator: Generator | None, *, max_modes: int) -> AngleDraw:
-        """Draw one angle per observation; implicit reparametrisation gives the gradient in the concentration [3]."""
+        """Draw one angle per observation; implicit reparametrisation gives the gradient in the concentration."""
         uniform = torch.rand(self.loc.shape, generator=generator, device=self.loc.device, dtype=self.loc.dtype)
-        offset: Any = _VonMisesQuantile.apply(uniform, self.concentration)
+        offset: Any = VonMisesQuantile.apply(uniform, self.concentration)
         return _one_draw(self.loc + offset, self.kl_from_prior())
 
     def log_prob(self, angle: Tensor) -> Tensor:
@@ -313,47 +309,6 @@ class VonMises(_OneDirection):
     def circular_std(self) -> Tensor:
         """Circular standard deviation, (batch,), in radians."""
         return _circular_std(self.resultant_length)
-
-
-class _VonMisesQuantile(torch.autograd.Function):
-    """Quantiles of von Mises distributions around 0, by quadrature of the density.
-
-    From ``F(angle; kappa) = u`` follows ``d angle / d kappa = -(dF / d kappa) / p(angle)``; both are integrals over
-    the same points.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, uniform: Tensor, kappa: Tensor) -> Tensor:
-        # Points follow the width, so that a narrow density is resolved as well as the uniform one.
-        reach = (10 / kappa.clamp(min=1e-9).sqrt()).clamp(max=math.pi)[:, None]
-        step = torch.linspace(-1, 1, _QUADRATURE + 1, device=kappa.device, dtype=kappa.dtype)
-        points = reach * step
-        density = torch.exp(kappa[:, None] * (torch.cos(points) - 1))
-        cumulative = torch.zeros_like(points)
-        cumulative[:, 1:] = torch.cumsum((density[:, 1:] + density[:, :-1]) / 2, dim=1)
-        total = cumulative[:, -1:]
-        cdf = cumulative / total
-        right = torch.searchsorted(cdf, uniform[:, None].contiguous()).clamp(1, _QUADRATURE)
-        low, high = cdf.gather(1, right - 1), cdf.gather(1, right)
-        share = (uniform[:, None] - low) / (high - low).clamp(min=1e-12)
-        width = reach * (2 / _QUADRATURE)
-        angle = points.gather(1, right - 1) + share * width
-        # dF/dkappa = integral up to the angle of p (cos - E[cos]).
-        mean_cos = (
-            torch.trapezoid(density * torch.cos(points), dim=1)[:, None] / torch.trapezoid(density, dim=1)[:, None]
-        )
-        slope = density * (torch.cos(points) - mean_cos) / total
-        grown = torch.zeros_like(points)
-        grown[:, 1:] = torch.cumsum((slope[:, 1:] + slope[:, :-1]) / 2, dim=1)
-        d_cdf = grown.gather(1, right - 1) * (1 - share) + grown.gather(1, right) * share
-        p = torch.exp(kappa[:, None] * (torch.cos(angle) - 1)) / (total * width)
-        ctx.save_for_backward(-(d_cdf / p.clamp(min=1e-12))[:, 0])
-        return angle[:, 0]
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor]:
-        (d_kappa,) = ctx.saved_tensors
-        return None, grad_outputs[0] * d_kappa
 
 
 @dataclass(frozen=True)
@@ -388,10 +343,10 @@ class ProjectedNormal:
 
     def kl_from_prior(self) -> Tensor:
         """KL from the uniform density by periodic quadrature, (batch,)."""
-        angle = torch.linspace(-math.pi, math.pi, _QUADRATURE + 1, device=self.mean.device, dtype=self.mean.dtype)[:-1]
+        angle = torch.linspace(-math.pi, math.pi, QUADRATURE + 1, device=self.mean.device, dtype=self.mean.dtype)[:-1]
         # Centred on the direction of each observation, so that the error does not depend on it.
         log_p = self.log_prob(self.loc.detach()[:, None] + angle)
-        return (log_p.exp() * (log_p + _LOG_2PI)).sum(dim=1) * (2 * math.pi / _QUADRATURE)
+        return (log_p.exp() * (log_p + _LOG_2PI)).sum(dim=1) * (2 * math.pi / QUADRATURE)
 
     def draw(self, generator: Generator | None, *, max_modes: int) -> AngleDraw:
         """Draw one angle per observation."""
