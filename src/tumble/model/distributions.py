@@ -17,13 +17,15 @@ from tumble.model.coordinates import wrap_angle
 if TYPE_CHECKING:
     from torch.distributions import Normal
 
-__all__ = ["QUADRATURE", "VonMisesQuantile", "WrappedNormal", "draw_normal", "kl_normal", "randn"]
+__all__ = ["QUADRATURE", "VonMisesQuantile", "WrappedNormal", "draw_normal", "kl_normal", "missing_length", "randn"]
 
 #: Points of a periodic quadrature: exact to rounding for concentrations up to some thousands.
 QUADRATURE = 256
 _LOG_2PI = math.log(2 * math.pi)
 #: Beyond this width the density is flat to 1e-5: 2 exp(-sigma^2 / 2) < 1e-5.
 _WIDE = 5.0
+#: Concentration beyond which five terms of an asymptotic series give 1 - I1 / I0 to 1e-7.
+_CONCENTRATED = 30.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,21 @@ class VonMisesQuantile(torch.autograd.Function):
         """Gradient in the concentration; the shares are drawn and have none."""
         (d_kappa,) = ctx.saved_tensors
         return None, grad_outputs[0] * d_kappa
+
+
+def missing_length(concentration: Tensor) -> Tensor:
+    """``1 - I1(kappa) / I0(kappa)``: what the mean resultant length of a von Mises distribution lacks; (batch,).
+
+    Examples
+    --------
+    >>> [round(v, 6) for v in missing_length(torch.tensor([0.0, 1.0, 1e4])).tolist()]
+    [1.0, 0.55361, 5e-05]
+    """
+    # As a difference of numbers near 1 it would lose its digits, and its slope before them.
+    small, u = concentration.clamp(max=_CONCENTRATED), 1 / concentration.clamp(min=_CONCENTRATED)
+    series = u * (1 / 2 + u * (1 / 8 + u * (1 / 8 + u * (25 / 128 + u * 13 / 32))))
+    direct = 1 - torch.special.i1e(small) / torch.special.i0e(small)
+    return torch.where(concentration > _CONCENTRATED, series, direct)
 
 
 def kl_normal(q: Normal, p: Normal) -> Tensor:
