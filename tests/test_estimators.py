@@ -266,6 +266,11 @@ def test_bad_labels_are_named(cards, y, message):
         {"sigma": 0},
         {"predict_views": 0},
         {"rotation_range_rad": 7},
+        {"angle_prior_rad": 0},
+        {"angle_prior_rad": -0.3},
+        {"angle_prior_rad": float("inf")},
+        {"angle_prior_rad": float("nan")},
+        {"angle_prior_rad": "narrow"},
         {"encoder_channels": ()},
         {"encoder_channels": (8, 2.5)},
         {"degradation": -1},
@@ -359,6 +364,35 @@ def test_parts_of_an_unsupervised_model_can_be_chosen(tumbled, posterior, decode
         found = getattr(again.pose(X), name)
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found, getattr(model.pose(X), name), atol=1e-6)
+
+
+@pytest.mark.parametrize("posterior", ["mixture", "normal", "von_mises", "projected", "paper"])
+def test_a_prior_of_the_angle_reaches_the_model_and_survives_a_round_trip(tumbled, posterior, tmp_path):
+    family = {"method": "paper"} if posterior == "paper" else {"angle_posterior": posterior}
+    model = rvae(max_epochs=1, angle_prior_rad=0.5, rotation_range_rad=0.8, **family).fit(tumbled)
+    config = model.model_.config
+    on_the_line = posterior in ("normal", "paper")
+    assert (config.angle_prior_rad, config.angle_prior_concentration) == ((0.5, 0.0) if on_the_line else (1.0, 4.0))
+    x = torch.from_numpy(tumbled[:3, None])
+    with torch.no_grad():
+        qangle = model.model_.encode(model.model_.features(x), torch.zeros(3, dtype=torch.long)).qangle
+    assert (qangle.prior if on_the_line else qangle.prior_concentration) == (0.5 if on_the_line else 4.0)
+    assert np.isfinite(model.history_["loss"]).all()
+    model.save(tmp_path / "model")
+    again = RVAE.load(tmp_path / "model")
+    assert again.get_params() == model.get_params()
+    assert again.model_.config == config
+
+
+def test_a_prior_of_the_angle_draws_the_angles_of_a_classifier_towards_upright(cards):
+    free, held = (
+        quick(angle_posterior="von_mises", angle_prior_rad=width, kl_weight=20.0, novelty_score=False)
+        .fit(*cards)
+        .pose(cards[0])
+        .angle_rad
+        for width in (None, 0.05)
+    )
+    assert np.cos(held).mean() > np.cos(free).mean() + 0.1
 
 
 def test_errors_of_an_unsupervised_model(tumbled, unsupervised):

@@ -103,7 +103,11 @@ def change_identity(folder, change):
 
 @pytest.mark.parametrize(
     "forget",
-    [lambda identity: identity["model"].pop("fold"), lambda identity: identity["settings"]["disorder"].pop("mirror")],
+    [
+        lambda identity: identity["model"].pop("fold"),
+        lambda identity: identity["model"].pop("angle_prior_concentration"),
+        lambda identity: identity["settings"]["disorder"].pop("mirror"),
+    ],
 )
 def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path, forget):
     interrupted(tmp_path, 3, seed=1)

@@ -192,6 +192,11 @@ def in_config(**values):
         (in_model(scale_prior=None), "scale_prior is None"),
         (in_model(translation_prior="wide"), "translation_prior is 'wide'"),
         (in_model(angle_prior_rad=float("inf")), "angle_prior_rad is inf"),
+        (in_model(angle_prior_concentration=-1.0), "angle_prior_concentration is -1.0"),
+        (in_model(angle_prior_concentration=float("nan")), "angle_prior_concentration is nan"),
+        (in_model(angle_prior_concentration=float("inf")), "angle_prior_concentration is inf"),
+        (in_model(angle_prior_concentration=None), "angle_prior_concentration is None"),
+        (in_model(angle_prior_concentration=True), "angle_prior_concentration is True"),
     ],
 )
 def test_a_damaged_model_is_one_clear_error(tmp_path, damage, message):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from tumble.model import objectives
-from tumble.model.angles import CircularMixture
+from tumble.model.angles import CircularMixture, NormalAngle
 from tumble.model.config import ModelConfig
 from tumble.model.coordinates import Placement
 from tumble.model.distributions import kl_normal
@@ -121,6 +121,45 @@ def test_the_class_prior_enters_the_bound(model, images):
     torch.testing.assert_close(terms.bound(2.0), expected)
 
 
+@pytest.mark.parametrize("frame", ["object", "grid"])
+@pytest.mark.parametrize(
+    "invariances", [(), ("translation",), ("scale",), ("rotation",), ("rotation", "translation", "scale")]
+)
+def test_each_divergence_is_that_of_torch_from_the_prior_of_the_model(frame, invariances):
+    config = ModelConfig(
+        3,
+        (1, 12, 20),
+        latent_dim=3,
+        invariances=invariances,
+        frame=frame,
+        translation_prior=0.15,
+        scale_prior=0.3,
+        encoder_channels=(4,),
+        hidden=8,
+    )
+    model, x = SSRVAE(config).eval(), torch.rand(2, 1, 12, 20)
+    qz = Normal(torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.3, 0.1]]), torch.tensor([[0.3, 2.0, 0.7], [1.0, 0.2, 0.5]]))
+    qshift = Normal(torch.tensor([[1.0, -2.5], [0.4, 0.0]]), torch.tensor([[0.5, 4.0], [1.5, 0.1]]))
+    qscale = Normal(torch.tensor([[0.2], [-0.1]]), torch.tensor([[0.05], [0.6]]))
+    qangle = NormalAngle(torch.tensor([0.7, -0.2]), torch.tensor([0.4, 1.3]))
+    # The longer side of 20 px spans all of the shift's prior in one frame; its 19 gaps span [-1, 1] in the other.
+    shift_unit = 0.15 * 20 if frame == "object" else 0.15 * 19 / 2
+    shift = kl_divergence(qshift, Normal(0.0, shift_unit)).sum(dim=1) * ("translation" in invariances)
+    scale = kl_divergence(qscale, Normal(0.0, 0.3)).sum(dim=1) * ("scale" in invariances)
+    angle = kl_divergence(Normal(qangle.loc, qangle.scale), Normal(0.0, 1.0)) * ("rotation" in invariances)
+    posterior = PosteriorZPose(
+        qz,
+        qangle if "rotation" in invariances else None,
+        qshift if "translation" in invariances else None,
+        qscale if "scale" in invariances else None,
+    )
+    prior = objectives.pose_prior_for(model, x)
+    torch.testing.assert_close(objectives.kl_shift_and_scale(posterior, prior), shift + scale)
+    terms = objectives.elbo_terms(model, x, torch.tensor([0, 2]), posterior, prior=prior)
+    torch.testing.assert_close(terms.kl_z, kl_divergence(qz, Normal(0.0, 1.0)).sum(dim=1))
+    torch.testing.assert_close(terms.kl_pose, shift + scale + angle)
+
+
 def test_pseudo_labels_count_only_where_the_teacher_is_sure():
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     teacher = torch.tensor([[0.99, 0.01], [0.8, 0.2]])
@@ -173,6 +212,7 @@ def test_a_known_pose_surprises_least_where_the_posterior_is(model):
 
 FAMILY = [
     {},
+    {"angle_prior_concentration": 11.0},
     {"invariances": ()},
     {"invariances": ("translation",), "likelihood": "bernoulli"},
     {"invariances": ("rotation", "scale"), "angle_posterior": "von_mises", "likelihood": "continuous_bernoulli"},
@@ -191,15 +231,35 @@ FAMILY = [
 ]
 
 
+def groups_of(model):
+    """Parameters by the part of the model that they belong to: classifier, encoder, decoder, log_sigma."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(name.split(".")[0], []).append(parameter)
+    return groups
+
+
+def difference_quotient(value, parameters, direction, eps):
+    """Central difference of `value()` along a direction in the space of the parameters, which end as they began."""
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        ends = []
+        for step in (eps, -eps):
+            for p, start, d in zip(parameters, before, direction, strict=True):
+                p.copy_(start + step * d)
+            ends.append(float(value()))
+        for p, start in zip(parameters, before, strict=True):
+            p.copy_(start)
+    return (ends[0] - ends[1]) / (2 * eps)
+
+
 @pytest.mark.parametrize("choices", FAMILY)
 def test_gradients_of_the_bound_by_finite_differences(choices, images):
-    """In float64, along one random direction in the space of all weights, with the draws held fixed."""
+    """In float64, along one random direction for each part of the model, with the draws held fixed."""
     torch.manual_seed(0)
     config = ModelConfig(**({"n_classes": 3, "image_shape": (1, 16, 16), "hidden": 16} | choices))
     model = SSRVAE(config).double().eval()
     x = images.double()
-    parameters = list(model.parameters())
-    direction = [torch.randn_like(p) for p in parameters]
 
     def value():
         generator = torch.Generator().manual_seed(7)
@@ -208,17 +268,17 @@ def test_gradients_of_the_bound_by_finite_differences(choices, images):
         bound, _ = objectives.unlabelled_bound(model, x, logits, features, generator=generator, **setting(model, x))
         return bound.mean()
 
-    gradients = torch.autograd.grad(value(), parameters, allow_unused=True)
-    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
-    # Small where images are resampled: bilinear resampling has a kink wherever a sample crosses a pixel centre.
-    eps = 1e-8 if config.decoder == "template" else 1e-6
-    with torch.no_grad():
-        for p, d in zip(parameters, direction, strict=True):
-            p.add_(eps * d)
-        above = value()
-        for p, d in zip(parameters, direction, strict=True):
-            p.sub_(2 * eps * d)
-        below = value()
-    # The quantile of the von Mises density is found by quadrature, to a thousandth.
-    tolerance = 1e-3 if config.angle_posterior == "von_mises" else 1e-4
-    assert float(slope) == pytest.approx(float((above - below) / (2 * eps)), rel=tolerance)
+    groups = groups_of(model)
+    expected = {"encoder", "decoder"} | ({"classifier"} if config.n_classes else set())
+    assert groups.keys() == expected | ({"log_sigma"} if model.log_sigma is not None else set())
+    for name, parameters in groups.items():
+        gradients = torch.autograd.grad(value(), parameters, allow_unused=True)
+        direction = [torch.randn_like(p) for p in parameters]
+        slope = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True) if g is not None)
+        # Small where images are resampled at places that move: bilinear resampling has a kink wherever a sample
+        # crosses a pixel centre.
+        eps = 1e-8 if config.decoder == "template" and name == "encoder" else 1e-6
+        # The quantile of the von Mises density, where the pose is drawn, is found by quadrature, to a thousandth.
+        tolerance = 1e-3 if config.angle_posterior == "von_mises" and name == "encoder" else 1e-4
+        found = difference_quotient(value, parameters, direction, eps)
+        assert slope == pytest.approx(found, rel=tolerance), name

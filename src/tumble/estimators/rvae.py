@@ -46,6 +46,10 @@ class RVAE(ImageModel):
         How images are drawn.
     angle_posterior : {"mixture", "normal", "von_mises", "projected"}, default="mixture"
         Family of q(angle | x), see :mod:`tumble.model.angles`.
+    angle_prior_rad : float or None, default=None
+        Width of the prior of the angle, as in :class:`SSRVAEClassifier`; None is the uniform density, and N(0, 1) rad
+        for "normal" and the paper's method. Images are seen turned by up to `rotation_range_rad` in training, so an
+        informed prior belongs with a small one.
     rotation_range_rad : float, default=pi
         Images are turned by up to this angle in training.
     translation_prior : float, default=0.1
@@ -115,6 +119,7 @@ class RVAE(ImageModel):
         encoder: str = "convolutional",
         decoder: str = "template",
         angle_posterior: str = "mixture",
+        angle_prior_rad: float | None = None,
         rotation_range_rad: float = math.pi,
         translation_prior: float = 0.1,
         scale_jitter: float = 0.2,
@@ -145,6 +150,7 @@ class RVAE(ImageModel):
         self.encoder = encoder
         self.decoder = decoder
         self.angle_posterior = angle_posterior
+        self.angle_prior_rad = angle_prior_rad
         self.rotation_range_rad = rotation_range_rad
         self.translation_prior = translation_prior
         self.scale_jitter = scale_jitter

@@ -72,9 +72,11 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "sigma": (1e-6, math.inf, False),
     "pixel_fraction": (1e-6, 1, False),
     "rotation_range_rad": (0, math.pi + 1e-6, False),
+    # Beyond these the angle is as good as known, or as good as unknown, and float32 would not do.
+    "angle_prior_rad": (1e-3, 1e3, False),
     **dict.fromkeys(("pseudo_label_threshold", "class_floor"), (0, 1, False)),
 }
-_MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma", "class_floor"})
+_MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma", "class_floor", "angle_prior_rad"})
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -133,6 +135,7 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
     if params["method"] == "paper":
         return ModelConfig(
             **shared,
+            **_angle_prior("normal", params["angle_prior_rad"]),
             scale_prior=0.1,
             angle_posterior="normal",
             encoder="dense",
@@ -147,6 +150,7 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
     fast = params.get("classifier", "fast") == "fast"
     return ModelConfig(
         **shared,
+        **_angle_prior(params["angle_posterior"], params["angle_prior_rad"]),
         angle_posterior=params["angle_posterior"],
         encoder=params["encoder"],
         decoder=params["decoder"],
@@ -158,6 +162,15 @@ def model_config(params: Mapping[str, Any], n_classes: int, image_shape: tuple[i
         symmetry=symmetry,
         fold=max(height, width) > _SMALL_PX,
     )
+
+
+def _angle_prior(posterior: str, width_rad: float | None) -> dict[str, Any]:
+    """Give the prior of the angle that goes with a family of posteriors, where there is one beside the default."""
+    if width_rad is None:
+        return {}
+    if posterior == "normal":
+        return {"angle_prior_rad": float(width_rad)}
+    return {"angle_prior_concentration": 1 / float(width_rad) ** 2}
 
 
 def objective(params: Mapping[str, Any]) -> Objective | None:

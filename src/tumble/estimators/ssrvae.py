@@ -49,8 +49,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         "reflection" says that mirror images are of the same class; it is no part of the pose.
     method : {"default", "paper"}, default="default"
         "paper" is the published architecture, objective and schedule, and nothing else: of the parameters below only
-        `likelihood`, `sigma`, `translation_prior`, `max_epochs`, `batch_size`, `learning_rate`, `hidden`,
-        `class_prior`, `class_floor`, `pixel_fraction`, `device` and `random_state` apply.
+        `likelihood`, `sigma`, `angle_prior_rad`, `translation_prior`, `max_epochs`, `batch_size`, `learning_rate`,
+        `hidden`, `class_prior`, `class_floor`, `pixel_fraction`, `device` and `random_state` apply.
     likelihood : {"gaussian", "bernoulli", "continuous_bernoulli"} or None, default=None
         p(x | ...). The Bernoulli kinds need pixels in [0, 1]. None is "gaussian", and "bernoulli" for the paper's.
     sigma : float or None, default=None
@@ -69,6 +69,10 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         each pixel of the placed grid (slow; as published).
     angle_posterior : {"mixture", "normal", "von_mises", "projected"}, default="mixture"
         Family of q(angle | x, y), see :mod:`tumble.model.angles`.
+    angle_prior_rad : float or None, default=None
+        Width w of the prior of the angle: N(0, w) rad for "normal" and the paper's method, and for the others a von
+        Mises density about 0 of concentration 1 / w**2. None is N(0, 1) rad and the uniform density. Labelled images
+        are seen turned by up to `rotation_range_rad` in training, so an informed prior belongs with a small one.
     rotation_range_rad : float, default=pi
         Objects lie within plus or minus this angle of upright. With less than half a turn, images that are alike but
         for their angle (6 and 9) stay apart.
@@ -177,6 +181,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         predict_views: int = 1,
         decoder: str = "template",
         angle_posterior: str = "mixture",
+        angle_prior_rad: float | None = None,
         rotation_range_rad: float = math.pi,
         labelled_orientation: str = "aligned",
         translation_prior: float = 0.1,
@@ -216,6 +221,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self.predict_views = predict_views
         self.decoder = decoder
         self.angle_posterior = angle_posterior
+        self.angle_prior_rad = angle_prior_rad
         self.rotation_range_rad = rotation_range_rad
         self.labelled_orientation = labelled_orientation
         self.translation_prior = translation_prior

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -251,5 +251,12 @@ def _check_choices(config: ModelConfig) -> None:
         value: Any = getattr(config, name)
         if value is None and name == "sigma":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not _is_number(value) or not 0 < value < math.inf:
             raise ValueError(f"{name} is {value!r}")
+    concentration = config.angle_prior_concentration
+    if not _is_number(concentration) or not 0 <= concentration < math.inf:
+        raise ValueError(f"angle_prior_concentration is {concentration!r}")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -50,7 +50,9 @@ class ModelConfig:
     angle_posterior : {"mixture", "normal", "von_mises", "projected"}
         Family of q(angle | x, y), see :mod:`tumble.model.angles`.
     angle_prior_rad : float
-        Standard deviation of the prior of the "normal" posterior; the others have a uniform prior.
+        Standard deviation of the prior of the "normal" posterior, which is N(0, `angle_prior_rad`).
+    angle_prior_concentration : float
+        Concentration of the von Mises prior about 0 of the other posteriors; 0 is the uniform prior.
     encoder : {"convolutional", "dense"}
         Networks of q(y | x) and q(z, pose | x, y).
     decoder : {"template", "coordinate"}
@@ -90,6 +92,7 @@ class ModelConfig:
     scale_prior: float = 0.2
     angle_posterior: str = "mixture"
     angle_prior_rad: float = 1.0
+    angle_prior_concentration: float = 0.0
     encoder: str = "convolutional"
     decoder: str = "template"
     frame: str = "object"

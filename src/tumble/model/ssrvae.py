@@ -215,15 +215,15 @@ class SSRVAE(nn.Module):
         return (raw - 1.0).clamp(-7.0, 3.0).exp()
 
     def _angle_posterior(self, raw: Tensor) -> AnglePosterior:
-        family = self.config.angle_posterior
+        family, concentration = self.config.angle_posterior, self.config.angle_prior_concentration
         if family == "mixture":
-            return CircularMixture.from_outputs(raw)
+            return CircularMixture.from_outputs(raw, concentration)
         if family == "normal":
             unit = self.config.angle_prior_rad
             return NormalAngle(raw[:, 0] * unit, self._width(raw[:, 1]) * unit, unit)
         if family == "projected":
-            return ProjectedNormal(3 * raw)
-        return VonMises(torch.atan2(raw[:, 1], raw[:, 0]), F.softplus(raw[:, 2]).clamp(max=1e4))
+            return ProjectedNormal(3 * raw, concentration)
+        return VonMises(torch.atan2(raw[:, 1], raw[:, 0]), F.softplus(raw[:, 2]).clamp(max=1e4), concentration)
 
     def to_pose(self, angle: Tensor, shift: Tensor, scale_variable: Tensor) -> PoseSample:
         """Pose of the object as seen from values of the model's own variables.
