@@ -20,12 +20,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
+from scipy.stats import circmean, spearmanr
 
 from benchmarks import data
 from benchmarks.cards import pose_errors
 from benchmarks.common import Record, Row, arguments, parse
 from benchmarks.methods import Fitted, compare
+from tumble.metrics import angle_error
 
 SETTINGS: Row = {"max_epochs": 48}
 _Float = npt.NDArray[np.floating]
@@ -69,9 +70,9 @@ def angle_spreads(model: Fitted, split: data.Split) -> Row:
     """Median distance of the angle's error from the mean error of its suit, in degrees, modulo the symmetry."""
     off, spreads = model.pose(split.X_test).angle_rad - split.truth.polar_angle, {}
     for k, suit in enumerate(split.classes):
-        turns = 2 if suit == "diamond" else 1
-        circle = np.exp(1j * turns * off[split.y_test == k])
-        spreads[suit] = float(np.degrees(np.median(np.abs(np.angle(circle / circle.mean())))) / turns)
+        own, turns = off[split.y_test == k], 2 if suit == "diamond" else 1
+        mean = circmean(own, high=2 * np.pi / turns)
+        spreads[suit] = float(np.degrees(np.median(angle_error(mean, own, symmetry=turns))))
     return spreads
 
 

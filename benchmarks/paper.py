@@ -130,9 +130,6 @@ def train(record: Record, options: Namespace, method: str, seed: int, deadline: 
     """Train one run to its end or to the deadline, and keep its accuracy every few epochs."""
     names = ("pixel_fraction", "learning_rate", "analytic_kl", "class_floor", "precision")
     settings = {name: getattr(options, name) for name in names}
-    # Older rows and states know nothing of it: what is as it always was is not written down.
-    if settings["precision"] == PaperConfig().precision:
-        del settings["precision"]
     glyphs = None if options.glyphs is None else options.glyphs.name
     case: Row = {"method": method, "seed": seed, "unlabelled_per_class": options.unlabelled, "glyphs": glyphs}
     case |= {"epochs": options.epochs, **settings}
@@ -255,9 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.state = options.out.parent / "paper-state"
     record = Record(options.out, options.since, published=PUBLISHED)
     if options.step_speed:
-        case = {"what": "step against pyroVED 0.3.0", "torch_threads": torch.get_num_threads()}
-        if options.precision != PaperConfig().precision:
-            case["precision"] = options.precision
+        threads = torch.get_num_threads()
+        case = {"what": "step against pyroVED 0.3.0", "torch_threads": threads, "precision": options.precision}
         record.measure(with_options(case, options), lambda: step_speed(options))
         return
     deadline = time.perf_counter() + 60 * options.minutes

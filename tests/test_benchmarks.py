@@ -362,7 +362,8 @@ def test_novelty_is_scored_against_the_suit_without_labels(monkeypatch, tmp_path
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row.get("novel") for row in rows] == [None, "club", "spade", "diamond", "heart"]
-    assert all(0 <= row["auroc"] <= 1 for row in rows[1:])
+    assert rows[0]["temperature"] == 1  # of two labels none is held out
+    assert all(0 <= row[name] <= 1 for row in rows[1:] for name in ("auroc", "rejected_novel", "rejected_known"))
     left = confidence.without_class(data.cards(2, 3, 1, 0), 3)
     assert np.unique(left.y).tolist() == [-1, 0, 1, 2]
 

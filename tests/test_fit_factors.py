@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from tumble import SSRVAEClassifier
+from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
 from tumble.estimators.growing import as_fitted
 from tumble.fit.batches import TrainingData
 from tumble.fit.checkpoint import load_model, save_model
 from tumble.fit.factors import independent_axes
-from tumble.fit.paper import PaperObjective
 from tumble.model.config import ModelConfig
 from tumble.model.ssrvae import SSRVAE
 
@@ -149,8 +148,12 @@ def test_a_fit_ends_with_factors_that_do_not_depend_on_each_other():
             torch.testing.assert_close(model.latent_loc[k], z[y == k].mean(dim=0), atol=1e-4, rtol=1e-4)
 
 
-def test_the_published_method_keeps_its_axes():
-    assert not getattr(PaperObjective, "turns_axes", False)
+@pytest.mark.parametrize(("method", "turns"), [("paper", False), ("default", True)])
+def test_the_published_method_alone_keeps_its_axes(method, turns):
+    X = make_cards(30, random_state=0).X[:, ::2, ::2]
+    settings = {"max_epochs": 1, "hidden": 8, "encoder_channels": (4,), "novelty_score": False, "random_state": 0}
+    model = RVAE(method=method, **settings).fit(X)
+    assert (model.model_.turn is not None) == turns
 
 
 @pytest.mark.parametrize("n", [1, 3, 7])
