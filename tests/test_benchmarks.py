@@ -402,6 +402,7 @@ QUICK = {
     "confidence": [],
     "nanogold": ["--methods", "tumble"],
     "ablation": ["--without", "nothing (the default)", "generative part"],
+    "ideas": ["--data", "digits"],
 }
 
 
@@ -409,7 +410,7 @@ QUICK = {
 def test_benchmark_runs_and_measures_nothing_twice(name, tmp_path, plankton_file, mnist_folder, capsys):
     main = importlib.import_module(f"benchmarks.{name}").main
     files = {"mnist": ["--data", str(mnist_folder)], "confidence": ["--data", str(mnist_folder)]}
-    files["ablation"] = ["--data", str(mnist_folder)]
+    files |= {"ablation": ["--data", str(mnist_folder)], "ideas": ["--mnist", str(mnist_folder)]}
     files["plankton"] = ["--data", str(plankton_file)]
     out = tmp_path / f"{name}.json"
     argv = ["--quick", "--seeds", "1", "--out", str(out), *QUICK[name], *files.get(name, [])]
