@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tumble import SSRVAEClassifier
+
 N = ROWS * COLUMNS
 
 
@@ -136,6 +138,28 @@ def test_whole_way(tmp_path: Path) -> None:
     assert (content["particles"], content["labelled"], content["models"]) == (N, N, 1)
     assert content["labels"] == {"disc": N // 2, "pair": N // 2}
     assert "disc 20, pair 20" in run("info", library).stdout
+
+
+def test_fit_takes_any_parameter_of_the_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tumble import pipeline
+
+    given = []
+
+    def stop(*_: object, estimator: SSRVAEClassifier, **__: object) -> None:
+        given.append(estimator.get_params())
+        raise ConfigError("that is all")
+
+    monkeypatch.setattr(pipeline, "fit_library", stop)
+    image, _ = write_files(tmp_path)
+    run("extract", image, "--library", tmp_path / "l.db")
+    options = ["--classifier", "detailed", "--degradation", "0.5", "--latent-dim", "3"]
+    options += ["--set", "calibrate=false", "--set", "class_prior=learned", "--set", "latent_dim=4"]
+    run("fit", tmp_path / "l.db", "--model", tmp_path / "m", *options)
+    (params,) = given
+    chosen = {name: params[name] for name in ("classifier", "degradation", "calibrate", "class_prior", "latent_dim")}
+    # What is set by name comes last; all else is as without it.
+    assert list(chosen.values()) == ["detailed", 0.5, False, "learned", 4]
+    assert params["scale_jitter"] == 0.05
 
 
 def test_quiet_shows_no_progress(tmp_path: Path) -> None:

@@ -171,6 +171,24 @@ def test_fit_with_a_setting_that_cannot_be(tmp_path: Path) -> None:
     assert dump(library) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--set", "calibrate"], "expected NAME=VALUE"),
+        (["--set", "calibrat=false"], "Did you mean calibrate?"),
+        (["--set", "nothing-like-it=1"], "class_prior"),
+        (["--set", "predict_views=many"], "predict_views"),
+        (["--classifier", "slow"], "slow"),
+    ],
+)
+def test_fit_with_a_parameter_that_is_none(tmp_path: Path, options: list[str], text: str) -> None:
+    library = make_library(tmp_path)
+    before = dump(library)
+    assert text in fails(2, "fit", library, "--model", tmp_path / "m", *options)
+    assert dump(library) == before
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("command", [["info"], ["report"], ["classify", "--model", "m"], ["fit", "--model", "m"]])
 def test_library_of_a_newer_schema(tmp_path: Path, command: list[str]) -> None:
     library = make_library(tmp_path)

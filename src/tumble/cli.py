@@ -185,6 +185,14 @@ def fit(
     scale_jitter: opt.ScaleJitterOption = 0.05,
     shear_jitter: opt.ShearJitterOption = 0.05,
     translation: opt.TranslationOption = 0.03,
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="fast, detailed (classes that differ in details; some four times slower) or fine."),
+    ] = None,
+    degradation: Annotated[
+        float | None,
+        typer.Option(min=0, help="Simulated noise and dirt in training, for images worse than these; try 1."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Particles per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Size of the steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
@@ -194,6 +202,7 @@ def fit(
         typer.Option(help="Folder for the state of the fit; the same command then goes on from it."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in that folder.")] = False,
+    settings: opt.SettingsOption = None,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Fit a model to all particles of a library, labelled and unlabelled together.
@@ -203,6 +212,8 @@ def fit(
     Example: [bold]tumble fit particles.db --model model[/bold]
     """
     given = {
+        "classifier": classifier,
+        "degradation": degradation,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "latent_dim": latent_dim,
@@ -222,6 +233,7 @@ def fit(
             max_epochs=max_epochs,
             random_state=seed,
         ).set_params(**{key: value for key, value in given.items() if value is not None})
+        estimator.set_params(**opt.parse_settings(settings or (), estimator.get_params()))
         with Library(library) as opened:
             record = fit_library(
                 opened,

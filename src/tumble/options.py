@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tumble.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "Background",
@@ -41,6 +46,7 @@ __all__ = [
     "QuietOption",
     "ScaleJitterOption",
     "SchedulerOption",
+    "SettingsOption",
     "ShearJitterOption",
     "SmoothingOption",
     "SplitBy",
@@ -50,6 +56,7 @@ __all__ = [
     "TranslationOption",
     "WindowOption",
     "parse_length_nm",
+    "parse_settings",
     "parse_threshold",
 ]
 
@@ -113,6 +120,16 @@ SchedulerOption = Annotated[
     typer.Option(
         help="Spread the work over a Dask cluster: local (all processors of this machine) or the address of a "
         "scheduler, such as tcp://host:8786. Default: this process alone."
+    ),
+]
+
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other parameter of tumble.SSRVAEClassifier, such as calibrate=false or class_prior=learned; may be "
+        "given several times.",
     ),
 ]
 
@@ -254,3 +271,45 @@ def parse_threshold(text: str) -> Literal["local", "otsu"] | float:
         return float(text)
     except ValueError:
         raise ConfigError(f"--threshold {text!r}: must be local, otsu or an intensity of the image.") from None
+
+
+def parse_settings(pairs: Iterable[str], known: Iterable[str]) -> dict[str, Any]:
+    """Read parameters of an estimator from texts such as "calibrate=false".
+
+    Parameters
+    ----------
+    pairs : iterable of str
+        NAME=VALUE; the value is JSON (a number, true, false, null, a list), or else text as it stands.
+    known : iterable of str
+        The names there are.
+
+    Returns
+    -------
+    dict
+        Name to value.
+
+    Raises
+    ------
+    ConfigError
+        If a text has no "=", or its name is none of the known ones.
+
+    Examples
+    --------
+    >>> parse_settings(["calibrate=false", "precision=bfloat16"], ["calibrate", "precision"])
+    {'calibrate': False, 'precision': 'bfloat16'}
+    """
+    names, found = sorted(known), {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE, for example calibrate=false.")
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
+            raise ConfigError(f"--set {pair}: the model has no parameter {name!r}. {hint}")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            # As Python writes them, for those who copy from a notebook.
+            found[name] = {"True": True, "False": False, "None": None}.get(text, text)
+    return found
