@@ -3,9 +3,10 @@
 - ``evidence``: at prediction the bound on log p(x, y) of each class joins log q(y | x), with several weights.
 - ``alignment``: what the teacher says of the unlabelled images is moved towards classes of known shares, the true ones
   here, by their ratio to the running mean of what it said (distribution alignment, as in ReMixMatch).
-- ``generative pre-training``: the convolutions begin as those of an rVAE of all images, trained without labels.
-- ``contrastive pre-training``: those of the classifier begin as trained to tell disturbed copies of one image from
-  those of others, without labels (NT-Xent, as in SimCLR).
+- ``generative pre-training``: the convolutions of the classifier begin as those of the encoder of an rVAE, which drew
+  all images without labels.
+- ``contrastive pre-training``: they begin as trained to tell disturbed copies of one image from those of others
+  (NT-Xent, as in SimCLR).
 
 Data are those of `benchmarks.mnist` (10 labels per class, 24 epochs), `benchmarks.agglomerates` and, with the default
 settings and with the best ones, `benchmarks.plankton`; seeds are those of tuning, as in `benchmarks.ablation`.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +42,9 @@ from tumble.fit.augment import disturb_geometry, disturb_intensity
 from tumble.fit.batches import as_images
 from tumble.fit.run import Run
 from tumble.metrics import balanced_accuracy, recall_per_class
-from tumble.model import objectives
+from tumble.model import objectives, ssrvae
+from tumble.model.config import ModelConfig
+from tumble.model.nets import Encoder
 from tumble.model.ssrvae import SSRVAE
 
 #: Weights of the evidence, in nats; 0 is q(y | x) alone.
@@ -51,7 +55,7 @@ _CHUNK, _CPU = 250, torch.device("cpu")
 _RUNNING = 0.99
 _PRETRAIN_BATCH, _PRETRAIN_RATE, _TEMPERATURE, _PROJECTED = 192, 1e-3, 0.2, 64
 #: Steps of either pre-training; an rVAE begins to draw objects after some 300.
-_PRETRAIN_STEPS = 1500
+_PRETRAIN_STEPS = 2000
 #: What `docs/model.md` advises for images like these.
 _BEST_OF_PLANKTON: Row = {
     **plankton.SETTINGS,
@@ -122,39 +126,30 @@ def begun_by(prepare: Callable[[Run], None]) -> Iterator[None]:
         yield
 
 
-def copy_trunk(target: nn.Module, source: nn.Module) -> int:
-    """Copy convolutions and their normalisation where they agree, and return how many tensors were.
+def encoder_of(trunk: nn.Module) -> Callable[..., Encoder]:
+    """`tumble.model.ssrvae._build_encoder` with these convolutions in place of its own."""
+    original = ssrvae._build_encoder
 
-    A first convolution that also sees the distance from the centre takes the rest, and begins without the distance.
-    """
-    have, copied = source.state_dict(), 0
-    with torch.no_grad():
-        for name, tensor in target.state_dict().items():
-            given = have.get(name)
-            if given is None:
-                continue
-            if given.shape == tensor.shape:
-                tensor.copy_(given)
-            elif given.ndim == 4 and given.shape[1] + 1 == tensor.shape[1] and given.shape[::2] == tensor.shape[::2]:
-                tensor.zero_()[:, :-1].copy_(given)
-            else:
-                continue
-            copied += 1
-    return copied
+    def build(config: ModelConfig, n_outputs: int) -> Encoder:
+        encoder: Any = original(config, n_outputs)
+        encoder.trunk = trunk
+        encoder.features_layer = nn.Linear(math.prod(trunk.out_shape), config.hidden)
+        return encoder
+
+    return build
 
 
 def pretrain_generatively(settings: Row, n_steps: int) -> Callable[[Run], None]:
-    """Begin with the convolutions of an rVAE of the same images."""
+    """Begin with convolutions of the classifier that were those of the encoder of an rVAE of the same images."""
     known = SSRVAEClassifier().get_params().keys() & RVAE().get_params().keys()
     own = {name: settings[name] for name in settings if name in known - {"max_epochs"}}
 
     def prepare(run: Run) -> None:
+        classifier: Any = run.model.classifier
         epochs = max(1, round(n_steps / run.settings.steps_per_epoch(len(run.data))))
-        rvae = RVAE(**own, max_epochs=epochs, random_state=0).fit(run.data.x)
-        trunk = rvae.model_.encoder.trunk
-        copied = [copy_trunk(part.trunk, trunk) for part in (run.model.encoder, run.model.classifier)]
-        if min(copied) < 4:
-            raise ValueError(f"only {copied} tensors of encoder and classifier fit those of the rVAE")
+        with mock.patch.object(ssrvae, "_build_encoder", encoder_of(copy.deepcopy(classifier.trunk))):
+            rvae = RVAE(**own, max_epochs=epochs, random_state=0).fit(run.data.x)
+        classifier.trunk.load_state_dict(rvae.model_.encoder.trunk.state_dict())
 
     return prepare
 
@@ -262,10 +257,10 @@ def sets_of_data(options: argparse.Namespace) -> dict[str, _Set]:
     if options.mnist is not None:
         found["digits"] = _Set(digits, {**mnist.SETTINGS, "max_epochs": 24})
     if options.plankton is not None:
-        # An rVAE has no six convolutions to give, and without pseudo-labels the teacher has no say.
-        contrastive = (IDEAS[0], IDEAS[-1])
+        # Without pseudo-labels the teacher has no say.
+        pretrained = (IDEAS[0], *IDEAS[2:])
         found["plankton"] = _Set(organisms, plankton.SETTINGS)
-        found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, contrastive)
+        found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, pretrained)
     return found
 
 

@@ -18,7 +18,6 @@ from benchmarks import ideas
 
 from tumble import SSRVAEClassifier
 from tumble.fit import losses
-from tumble.model.nets import ConvTrunk
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +60,6 @@ def test_contrast_is_the_cross_entropy_of_finding_the_other_copy():
         likeness = torch.stack([F.cosine_similarity(z[i], z[j], dim=0) / 0.2 for j in others])
         total -= torch.log_softmax(likeness, dim=0)[others.index((i + 3) % 6)].item()
     assert ideas.contrast(z, 0.2).item() == pytest.approx(total / 6, rel=1e-5)
-
-
-def test_convolutions_are_taken_over_and_the_distance_from_the_centre_begins_at_nothing():
-    source = ConvTrunk(1, (32, 32), (8, 16))
-    target = ConvTrunk(1, (32, 32), (8, 16), extra=1, radius=True)
-    ideas.copy_trunk(target, source)
-    x = torch.rand(2, 1, 32, 32)
-    first = len(source.layers)
-    before = target.layers[:first].eval()(torch.cat([F.pixel_unshuffle(x, 2), torch.ones(2, 1, 16, 16)], dim=1))
-    assert torch.allclose(before, source.eval()(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("prepare", [ideas.pretrain_contrastively(2), ideas.pretrain_generatively({}, 2)])
