@@ -3,8 +3,9 @@
 - ``evidence``: at prediction the bound on log p(x, y) of each class joins log q(y | x), with several weights.
 - ``alignment``: what the teacher says of the unlabelled images is moved towards classes of known shares, the true ones
   here, by their ratio to the running mean of what it said (distribution alignment, as in ReMixMatch).
-- ``generative pre-training``: the convolutions of the classifier begin as those of the encoder of an rVAE, which drew
-  all images without labels.
+- ``generative pre-training``: the convolutions of encoder and classifier begin as those of the encoder of an rVAE of
+  all images, trained without labels; the classifier has one more, and sees the distance from the centre.
+- ``generative pre-training, own convolutions``: those of the classifier alone begin so, and the rVAE had just these.
 - ``contrastive pre-training``: they begin as trained to tell disturbed copies of one image from those of others
   (NT-Xent, as in SimCLR).
 
@@ -54,8 +55,8 @@ _N_DRAWS = 4
 _CHUNK, _CPU = 250, torch.device("cpu")
 _RUNNING = 0.99
 _PRETRAIN_BATCH, _PRETRAIN_RATE, _TEMPERATURE, _PROJECTED = 192, 1e-3, 0.2, 64
-#: Steps of either pre-training; an rVAE begins to draw objects after some 300.
-_PRETRAIN_STEPS = 2000
+#: Optimiser steps of the pre-training; an rVAE begins to draw objects after some 300.
+_PRETRAIN_STEPS, _PRETRAIN_STEPS_OWN = 1500, 2000
 #: What `docs/model.md` advises for images like these.
 _BEST_OF_PLANKTON: Row = {
     **plankton.SETTINGS,
@@ -126,6 +127,27 @@ def begun_by(prepare: Callable[[Run], None]) -> Iterator[None]:
         yield
 
 
+def copy_trunk(target: nn.Module, source: nn.Module) -> int:
+    """Copy convolutions and their normalisation where they agree, and return how many tensors were.
+
+    A first convolution that also sees the distance from the centre takes the rest, and begins without the distance.
+    """
+    have, copied = source.state_dict(), 0
+    with torch.no_grad():
+        for name, tensor in target.state_dict().items():
+            given = have.get(name)
+            if given is None:
+                continue
+            if given.shape == tensor.shape:
+                tensor.copy_(given)
+            elif given.ndim == 4 and given.shape[1] + 1 == tensor.shape[1] and given.shape[::2] == tensor.shape[::2]:
+                tensor.zero_()[:, :-1].copy_(given)
+            else:
+                continue
+            copied += 1
+    return copied
+
+
 def encoder_of(trunk: nn.Module) -> Callable[..., Encoder]:
     """`tumble.model.ssrvae._build_encoder` with these convolutions in place of its own."""
     original = ssrvae._build_encoder
@@ -133,23 +155,33 @@ def encoder_of(trunk: nn.Module) -> Callable[..., Encoder]:
     def build(config: ModelConfig, n_outputs: int) -> Encoder:
         encoder: Any = original(config, n_outputs)
         encoder.trunk = trunk
-        encoder.features_layer = nn.Linear(math.prod(trunk.out_shape), config.hidden)
+        encoder.features_layer = nn.Linear(math.prod(encoder.trunk.out_shape), config.hidden)
         return encoder
 
     return build
 
 
-def pretrain_generatively(settings: Row, n_steps: int) -> Callable[[Run], None]:
-    """Begin with convolutions of the classifier that were those of the encoder of an rVAE of the same images."""
+def pretrain_generatively(settings: Row, n_steps: int, *, own_convolutions: bool = False) -> Callable[[Run], None]:
+    """Begin with the convolutions of the encoder of an rVAE of the same images.
+
+    As a rule encoder and classifier take what agrees with theirs; with `own_convolutions` the rVAE has those of the
+    classifier, which alone begins with them.
+    """
     known = SSRVAEClassifier().get_params().keys() & RVAE().get_params().keys()
     own = {name: settings[name] for name in settings if name in known - {"max_epochs"}}
 
     def prepare(run: Run) -> None:
         classifier: Any = run.model.classifier
         epochs = max(1, round(n_steps / run.settings.steps_per_epoch(len(run.data))))
-        with mock.patch.object(ssrvae, "_build_encoder", encoder_of(copy.deepcopy(classifier.trunk))):
+        with contextlib.ExitStack() as stack:
+            if own_convolutions:
+                build = encoder_of(copy.deepcopy(classifier.trunk))
+                stack.enter_context(mock.patch.object(ssrvae, "_build_encoder", build))
             rvae = RVAE(**own, max_epochs=epochs, random_state=0).fit(run.data.x)
-        classifier.trunk.load_state_dict(rvae.model_.encoder.trunk.state_dict())
+        trunk = rvae.model_.encoder.trunk
+        targets = [classifier.trunk] if own_convolutions else [classifier.trunk, run.model.encoder.trunk]
+        if min(copy_trunk(target, trunk) for target in targets) < 4:  # one convolution and its normalisation
+            raise ValueError("the convolutions of the rVAE do not fit those of the classifier")
 
     return prepare
 
@@ -202,13 +234,23 @@ def applied(idea: str, settings: Row, shares: npt.NDArray[np.float64], n_steps: 
         return mock.patch.object(losses, "_views", aligned_views(shares))
     if idea == "generative pre-training":
         return begun_by(pretrain_generatively(settings, n_steps))
+    if idea == OWN_CONVOLUTIONS:
+        own_steps = _PRETRAIN_STEPS_OWN if n_steps == _PRETRAIN_STEPS else n_steps
+        return begun_by(pretrain_generatively(settings, own_steps, own_convolutions=True))
     if idea == "contrastive pre-training":
         return begun_by(pretrain_contrastively(n_steps))
     return contextlib.nullcontext()
 
 
 #: Evidence needs no fit of its own: it is in the row of the default.
-IDEAS = ("nothing (the default)", "alignment", "generative pre-training", "contrastive pre-training")
+OWN_CONVOLUTIONS = "generative pre-training, own convolutions"
+IDEAS = (
+    "nothing (the default)",
+    "alignment",
+    "generative pre-training",
+    OWN_CONVOLUTIONS,
+    "contrastive pre-training",
+)
 
 
 def score(model: Fitted, split: data.Split) -> Row:
@@ -257,8 +299,8 @@ def sets_of_data(options: argparse.Namespace) -> dict[str, _Set]:
     if options.mnist is not None:
         found["digits"] = _Set(digits, {**mnist.SETTINGS, "max_epochs": 24})
     if options.plankton is not None:
-        # Without pseudo-labels the teacher has no say.
-        pretrained = (IDEAS[0], *IDEAS[2:])
+        # Without pseudo-labels the teacher has no say, and no other network has these six convolutions.
+        pretrained = (IDEAS[0], *IDEAS[3:])
         found["plankton"] = _Set(organisms, plankton.SETTINGS)
         found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, pretrained)
     return found

@@ -18,6 +18,7 @@ from benchmarks import ideas
 
 from tumble import SSRVAEClassifier
 from tumble.fit import losses
+from tumble.model.nets import ConvTrunk
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,24 @@ def test_contrast_is_the_cross_entropy_of_finding_the_other_copy():
     assert ideas.contrast(z, 0.2).item() == pytest.approx(total / 6, rel=1e-5)
 
 
-@pytest.mark.parametrize("prepare", [ideas.pretrain_contrastively(2), ideas.pretrain_generatively({}, 2)])
+def test_convolutions_are_taken_over_and_the_distance_from_the_centre_begins_at_nothing():
+    source = ConvTrunk(1, (32, 32), (8, 16))
+    target = ConvTrunk(1, (32, 32), (8, 16), extra=1, radius=True)
+    ideas.copy_trunk(target, source)
+    x = torch.rand(2, 1, 32, 32)
+    folded = torch.cat([F.pixel_unshuffle(x, 2), torch.ones(2, 1, 16, 16)], dim=1)
+    before = target.layers[: len(source.layers)].eval()(folded)
+    assert torch.allclose(before, source.eval()(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        ideas.pretrain_contrastively(2),
+        ideas.pretrain_generatively({}, 2),
+        ideas.pretrain_generatively({}, 2, own_convolutions=True),
+    ],
+)
 def test_a_fit_begins_with_what_was_trained_before(cards, prepare):
     begun = []
 
