@@ -141,6 +141,8 @@ def label(page: Any, known: dict[int, str], n: int, pace: float) -> None:
         given += name is not None
         if given < n:  # the next one has the frame, on another page perhaps
             wait(lambda before=particle: focus(page) != before, page)
+    # Keys come faster here than a person's: the page is left when the last label is stored.
+    wait(lambda: page.get_attribute("body", "data-saved") != "no", page)
 
 
 def focus(page: Any) -> int | None:

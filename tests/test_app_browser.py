@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -209,6 +210,34 @@ def test_the_next_page_is_there_at_once(started):
         # Another program can make a turn slower, but none faster.
         assert min(took) < 200, took
 
+
+def test_labels_that_wait_for_their_turn_arrive_when_the_page_is_left(started):
+    path, start = started
+    server = start()
+    with browser_page() as page:
+        page.goto(f"{server.address}/label?sort=id")
+        page.wait_for_selector("#gallery .crop")
+        for name in ("disc", "ring"):
+            add_class(page, name)
+        page.locator("#particle-1").click()
+        # All within one turn of the page's own clock, so that none but the first can have been sent.
+        with page.expect_navigation():
+            page.evaluate(LABEL_AND_LEAVE, ["1", "2"] * 10)
+        with Library(path) as library:
+            deadline = time.monotonic() + 20
+            while len(library.label_history()) < 20 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            given = library.current_labels()
+        assert given.to_dict() == {k: ("disc", "ring")[(k + 1) % 2] for k in range(1, 21)}
+
+
+#: Presses keys on the gallery and follows a link at once.
+LABEL_AND_LEAVE = """(keys) => {
+    const gallery = document.getElementById("gallery");
+    gallery.focus();
+    for (const key of keys) gallery.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    document.querySelector("nav a[href='/train']").click();
+}"""
 
 #: Turns to the page that begins with a particle; gives how long it took until its crops are there.
 TURN = """async (number) => {

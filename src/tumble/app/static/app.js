@@ -14,11 +14,13 @@ window.tumble = (() => {
   }
 
   // Answers the parsed JSON; where it fails, says so in words and throws.
-  async function request(method, url, body) {
+  // What is on its way when the page is left (keepalive) arrives all the same.
+  async function request(method, url, body, keepalive = false) {
     let response;
     try {
       response = await fetch(url, {
         method,
+        keepalive,
         headers: { Accept: "application/json", "Content-Type": "application/json", "X-Tumble-CSRF": csrf },
         body: body === undefined ? undefined : JSON.stringify(body),
       });
@@ -36,5 +38,10 @@ window.tumble = (() => {
     return answer;
   }
 
-  return { say, get: (url) => request("GET", url), post: (url, body = {}) => request("POST", url, body) };
+  return {
+    say,
+    get: (url) => request("GET", url),
+    post: (url, body = {}) => request("POST", url, body),
+    send: (url, body) => request("POST", url, body, true),
+  };
 })();

@@ -14,6 +14,7 @@
   let selected = new Set();
   let saving = Promise.resolve();
   let waiting = 0;
+  const unsent = [];
 
   const image = (id) => `/crops/${id}.png?v=${initial.key}`;
   const address = () => new URLSearchParams(location.search);
@@ -212,8 +213,14 @@
     const ids = which.map((i) => page.particles[i].id);
     const shown = page;
     // One after the other: the order of labels is their meaning.
-    saving = saving.then(() => tumble.post("/api/labels", { ids, label: name })).then(
-      (done) => { classes.set(done.classes); },
+    const label = { ids, label: name };
+    unsent.push(label);
+    saving = saving.then(() => {
+      if (!unsent.includes(label)) return {}; // it was sent when the page was left
+      unsent.splice(unsent.indexOf(label), 1);
+      return tumble.send("/api/labels", label);
+    }).then(
+      (done) => { if (done.classes) classes.set(done.classes); },
       () => {
         if (shown !== page) return;
         which.forEach((i, k) => { page.particles[i].label = before[k]; dress(cards[i], page.particles[i]); });
@@ -225,6 +232,15 @@
     selected = new Set();
     forward(which[which.length - 1]);
   }
+
+  // Who labels fast and leaves at once has labels that wait for their turn: the last one of each particle is sent now.
+  window.addEventListener("pagehide", () => {
+    const last = new Map(unsent.splice(0).flatMap(({ ids, label }) => ids.map((id) => [id, label])));
+    for (const label of new Set(last.values())) {
+      const ids = [...last.keys()].filter((id) => last.get(id) === label);
+      tumble.send("/api/labels", { ids, label }).catch(() => {}); // nobody is there to be told
+    }
+  });
 
   function forward(from) {
     if (from + 1 < cards.length) {
