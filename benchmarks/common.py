@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 import tumble
+from tumble.errors import ConfigError
+from tumble.options import parse_settings
 
 Row = dict[str, Any]
 
@@ -201,26 +203,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     if options.out is None:
         folder = _QUICK_FOLDER if options.quick else Path("docs/results")
         options.out = folder / f"{options.name}.json"
-    options.settings = {}
-    for pair in options.set:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in tumble.SSRVAEClassifier().get_params():
-            parser.error(f"--set {pair}: expected NAME=VALUE with a parameter of SSRVAEClassifier")
-        options.settings[name] = _literal(value)
+    try:
+        options.settings = parse_settings(options.set, tumble.SSRVAEClassifier().get_params())
+    except ConfigError as error:
+        parser.error(str(error))
     if options.since is not None:
         try:
             _moment(options.since)
         except ValueError:
             parser.error(f"--since {options.since}: expected a date such as 2026-11-24 or 2026-11-24T12:00")
     return options
-
-
-def _literal(text: str) -> Any:
-    """Value of an option: JSON where it is, otherwise the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None if text == "None" else text
 
 
 def with_options(case: Row, options: argparse.Namespace, *, uses_settings: bool = True) -> Row:

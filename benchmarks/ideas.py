@@ -39,13 +39,13 @@ from benchmarks.common import Record, Row, arguments, parse
 from benchmarks.methods import Fitted, compare
 from tumble import RVAE, SSRVAEClassifier
 from tumble.fit import losses
-from tumble.fit.augment import disturb_geometry, disturb_intensity
+from tumble.fit.augment import degrade, disturb_geometry, disturb_intensity
 from tumble.fit.batches import as_images
 from tumble.fit.run import Run
 from tumble.metrics import balanced_accuracy, recall_per_class
 from tumble.model import objectives, ssrvae
 from tumble.model.config import ModelConfig
-from tumble.model.nets import Encoder
+from tumble.model.nets import ConvTrunk, Encoder, FineTrunk
 from tumble.model.ssrvae import SSRVAE
 
 #: Weights of the evidence, in nats; 0 is q(y | x) alone.
@@ -55,8 +55,13 @@ _N_DRAWS = 4
 _CHUNK, _CPU = 250, torch.device("cpu")
 _RUNNING = 0.99
 _PRETRAIN_BATCH, _PRETRAIN_RATE, _TEMPERATURE, _PROJECTED = 192, 1e-3, 0.2, 64
+NOTHING, ALIGNMENT = "nothing (the default)", "alignment"
+GENERATIVE, CONTRASTIVE = "generative pre-training", "contrastive pre-training"
+OWN_CONVOLUTIONS = "generative pre-training, own convolutions"
+#: Evidence needs no fit of its own: it is in the row of the default.
+IDEAS = (NOTHING, ALIGNMENT, GENERATIVE, OWN_CONVOLUTIONS, CONTRASTIVE)
 #: Optimiser steps of the pre-training; an rVAE begins to draw objects after some 300.
-_PRETRAIN_STEPS, _PRETRAIN_STEPS_OWN = 1500, 2000
+_STEPS = {GENERATIVE: 1500, OWN_CONVOLUTIONS: 2000, CONTRASTIVE: 1500}
 #: What `docs/model.md` advises for images like these.
 _BEST_OF_PLANKTON: Row = {
     **plankton.SETTINGS,
@@ -73,9 +78,9 @@ _BEST_OF_PLANKTON: Row = {
 
 
 @torch.no_grad()
-def class_bounds(model: SSRVAE, x: Tensor, *, seed: int = 0) -> Tensor:
+def class_bounds(model: SSRVAE, x: Tensor) -> Tensor:
     """Bounds on log p(x, y), in nats, of images (n, C, H, W) for each class; (n, K)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     features, prior = model.features(x), objectives.pose_prior_for(model, x)
     columns = []
     for k in range(model.config.n_classes):
@@ -148,14 +153,14 @@ def copy_trunk(target: nn.Module, source: nn.Module) -> int:
     return copied
 
 
-def encoder_of(trunk: nn.Module) -> Callable[..., Encoder]:
+def encoder_of(trunk: ConvTrunk | FineTrunk) -> Callable[..., Encoder]:
     """`tumble.model.ssrvae._build_encoder` with these convolutions in place of its own."""
     original = ssrvae._build_encoder
 
     def build(config: ModelConfig, n_outputs: int) -> Encoder:
         encoder: Any = original(config, n_outputs)
         encoder.trunk = trunk
-        encoder.features_layer = nn.Linear(math.prod(encoder.trunk.out_shape), config.hidden)
+        encoder.features_layer = nn.Linear(math.prod(trunk.out_shape), config.hidden)
         return encoder
 
     return build
@@ -178,7 +183,7 @@ def pretrain_generatively(settings: Row, n_steps: int, *, own_convolutions: bool
                 build = encoder_of(copy.deepcopy(classifier.trunk))
                 stack.enter_context(mock.patch.object(ssrvae, "_build_encoder", build))
             rvae = RVAE(**own, max_epochs=epochs, random_state=0).fit(run.data.x)
-        trunk = rvae.model_.encoder.trunk
+        trunk: Any = rvae.model_.encoder.trunk
         targets = [classifier.trunk] if own_convolutions else [classifier.trunk, run.model.encoder.trunk]
         if min(copy_trunk(target, trunk) for target in targets) < 4:  # one convolution and its normalisation
             raise ValueError("the convolutions of the rVAE do not fit those of the classifier")
@@ -204,12 +209,8 @@ def pretrain_contrastively(n_steps: int) -> Callable[[Run], None]:
         for _ in range(n_steps):
             x = as_images(run.data.x[np.sort(rng.permutation(len(run.data))[:size])], _CPU)
             copies = torch.cat([disturb_geometry(x, disorder, generator)[0] for _ in range(2)])
-            copies = losses.degrade(
-                disturb_intensity(copies, disorder, model.pixel_scale, generator),
-                disorder,
-                model.pixel_scale,
-                generator,
-            )
+            copies = disturb_intensity(copies, disorder, model.pixel_scale, generator)
+            copies = degrade(copies, disorder, model.pixel_scale, generator)
             loss = contrast(project(classifier.embed(model.standardise(copies))))
             optimiser.zero_grad()
             loss.backward()
@@ -228,33 +229,22 @@ def contrast(embedded: Tensor, temperature: float = _TEMPERATURE) -> Tensor:
     return F.cross_entropy(similarity, partner)
 
 
-def applied(idea: str, settings: Row, shares: npt.NDArray[np.float64], n_steps: int) -> Any:
+def applied(
+    idea: str, settings: Row, shares: Callable[[], npt.NDArray[np.float64]], *, quick: bool
+) -> contextlib.AbstractContextManager[Any]:
     """Context in which every fit follows an idea."""
-    if idea == "alignment":
-        return mock.patch.object(losses, "_views", aligned_views(shares))
-    if idea == "generative pre-training":
-        return begun_by(pretrain_generatively(settings, n_steps))
-    if idea == OWN_CONVOLUTIONS:
-        own_steps = _PRETRAIN_STEPS_OWN if n_steps == _PRETRAIN_STEPS else n_steps
-        return begun_by(pretrain_generatively(settings, own_steps, own_convolutions=True))
-    if idea == "contrastive pre-training":
+    n_steps = 2 if quick else _STEPS.get(idea, 0)
+    if idea == ALIGNMENT:
+        return mock.patch.object(losses, "_views", aligned_views(shares()))
+    if idea in (GENERATIVE, OWN_CONVOLUTIONS):
+        return begun_by(pretrain_generatively(settings, n_steps, own_convolutions=idea == OWN_CONVOLUTIONS))
+    if idea == CONTRASTIVE:
         return begun_by(pretrain_contrastively(n_steps))
     return contextlib.nullcontext()
 
 
-#: Evidence needs no fit of its own: it is in the row of the default.
-OWN_CONVOLUTIONS = "generative pre-training, own convolutions"
-IDEAS = (
-    "nothing (the default)",
-    "alignment",
-    "generative pre-training",
-    OWN_CONVOLUTIONS,
-    "contrastive pre-training",
-)
-
-
 def score(model: Fitted, split: data.Split) -> Row:
-    """Accuracy, balanced accuracy and least recall; the first two for each weight of the evidence as well."""
+    """Accuracy, balanced accuracy and least recall; the second for each weight of the evidence as well."""
     predicted = model.predict(split.X_test)
     recalls = recall_per_class(split.y_test, predicted, classes=np.arange(len(split.classes)))
     by_weight = with_evidence(model, split.X_test)
@@ -300,7 +290,7 @@ def sets_of_data(options: argparse.Namespace) -> dict[str, _Set]:
         found["digits"] = _Set(digits, {**mnist.SETTINGS, "max_epochs": 24})
     if options.plankton is not None:
         # Without pseudo-labels the teacher has no say, and no other network has these six convolutions.
-        pretrained = (IDEAS[0], *IDEAS[3:])
+        pretrained = (NOTHING, OWN_CONVOLUTIONS, CONTRASTIVE)
         found["plankton"] = _Set(organisms, plankton.SETTINGS)
         found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, pretrained)
     return found
@@ -315,13 +305,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", metavar="NAME", help="only these sets of data (default: all with a file)")
     options = parse(parser, argv)
     record = Record(options.out, options.since)
-    n_steps = 2 if options.quick else _PRETRAIN_STEPS
-    chosen = {k: v for k, v in sets_of_data(options).items() if not options.data or k in options.data}
+    sets = sets_of_data(options)
+    unknown = set(options.data or ()) - set(sets)
+    if unknown:
+        parser.error(f"--data {' '.join(sorted(unknown))}: with these files there are: {', '.join(sets)}")
+    chosen = {name: sets[name] for name in options.data or sets}
     for seed, (name, one) in itertools.product(range(1, options.seeds + 1), chosen.items()):
         for idea in (i for i in options.ideas if i in one.ideas):
             case = {"data": name, "idea": idea, "seed": seed}
             make = partial(one.make, seed)
-            with applied(idea, one.settings, one.shares_for(seed), n_steps):
+            settings = {**one.settings, **options.settings}
+            with applied(idea, settings, partial(one.shares_for, seed), quick=options.quick):
                 compare(record, options, case, make, score, settings=one.settings, methods=["tumble"])
     print("\n" + record.table(["data", "idea"], "balanced_accuracy"))
 
