@@ -3,11 +3,9 @@
 - ``evidence``: at prediction the bound on log p(x, y) of each class joins log q(y | x), with several weights.
 - ``alignment``: what the teacher says of the unlabelled images is moved towards classes of known shares, the true ones
   here, by their ratio to the running mean of what it said (distribution alignment, as in ReMixMatch).
-- ``generative pre-training``: the convolutions of encoder and classifier begin as those of the encoder of an rVAE of
-  all images, trained without labels; the classifier has one more, and sees the distance from the centre.
-- ``generative pre-training, own convolutions``: those of the classifier alone begin so, and the rVAE had just these.
-- ``contrastive pre-training``: they begin as trained to tell disturbed copies of one image from those of others
-  (NT-Xent, as in SimCLR).
+- ``generative pre-training``: ``pretrain_epochs`` for about 1,500 steps, 2,000 with the best settings of plankton.
+- ``contrastive pre-training``: the convolutions of the classifier begin as trained to tell disturbed copies of one
+  image from those of others (NT-Xent, as in SimCLR).
 
 Data are those of `benchmarks.mnist` (10 labels per class, 24 epochs), `benchmarks.agglomerates` and, with the default
 settings and with the best ones, `benchmarks.plankton`; seeds are those of tuning, as in `benchmarks.ablation`.
@@ -17,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -37,15 +34,13 @@ from benchmarks import agglomerates, data, mnist, plankton
 from benchmarks.ablation import TUNING
 from benchmarks.common import Record, Row, arguments, parse
 from benchmarks.methods import Fitted, compare
-from tumble import RVAE, SSRVAEClassifier
+from tumble import SSRVAEClassifier
 from tumble.fit import losses
 from tumble.fit.augment import degrade, disturb_geometry, disturb_intensity
 from tumble.fit.batches import as_images
 from tumble.fit.run import Run
 from tumble.metrics import balanced_accuracy, recall_per_class
-from tumble.model import objectives, ssrvae
-from tumble.model.config import ModelConfig
-from tumble.model.nets import ConvTrunk, Encoder, FineTrunk
+from tumble.model import objectives
 from tumble.model.ssrvae import SSRVAE
 
 #: Weights of the evidence, in nats; 0 is q(y | x) alone.
@@ -57,11 +52,10 @@ _RUNNING = 0.99
 _PRETRAIN_BATCH, _PRETRAIN_RATE, _TEMPERATURE, _PROJECTED = 192, 1e-3, 0.2, 64
 NOTHING, ALIGNMENT = "nothing (the default)", "alignment"
 GENERATIVE, CONTRASTIVE = "generative pre-training", "contrastive pre-training"
-OWN_CONVOLUTIONS = "generative pre-training, own convolutions"
 #: Evidence needs no fit of its own: it is in the row of the default.
-IDEAS = (NOTHING, ALIGNMENT, GENERATIVE, OWN_CONVOLUTIONS, CONTRASTIVE)
-#: Optimiser steps of the pre-training; an rVAE begins to draw objects after some 300.
-_STEPS = {GENERATIVE: 1500, OWN_CONVOLUTIONS: 2000, CONTRASTIVE: 1500}
+IDEAS = (NOTHING, ALIGNMENT, GENERATIVE, CONTRASTIVE)
+#: Optimiser steps of the contrastive pre-training.
+_CONTRASTIVE_STEPS = 1500
 #: What `docs/model.md` advises for images like these.
 _BEST_OF_PLANKTON: Row = {
     **plankton.SETTINGS,
@@ -124,71 +118,11 @@ def begun_by(prepare: Callable[[Run], None]) -> Iterator[None]:
 
     def begin(run: Run, *given: Any, **named: Any) -> None:
         original(run, *given, **named)
-        if run.model.classifier is not None:  # the rVAE of the pre-training is a run as well
-            prepare(run)
-            run.teacher.model.load_state_dict(run.model.state_dict())
+        prepare(run)
+        run.teacher.model.load_state_dict(run.model.state_dict())
 
     with mock.patch.object(Run, "__init__", begin):
         yield
-
-
-def copy_trunk(target: nn.Module, source: nn.Module) -> int:
-    """Copy convolutions and their normalisation where they agree, and return how many tensors were.
-
-    A first convolution that also sees the distance from the centre takes the rest, and begins without the distance.
-    """
-    have, copied = source.state_dict(), 0
-    with torch.no_grad():
-        for name, tensor in target.state_dict().items():
-            given = have.get(name)
-            if given is None:
-                continue
-            if given.shape == tensor.shape:
-                tensor.copy_(given)
-            elif given.ndim == 4 and given.shape[1] + 1 == tensor.shape[1] and given.shape[::2] == tensor.shape[::2]:
-                tensor.zero_()[:, :-1].copy_(given)
-            else:
-                continue
-            copied += 1
-    return copied
-
-
-def encoder_of(trunk: ConvTrunk | FineTrunk) -> Callable[..., Encoder]:
-    """`tumble.model.ssrvae._build_encoder` with these convolutions in place of its own."""
-    original = ssrvae._build_encoder
-
-    def build(config: ModelConfig, n_outputs: int) -> Encoder:
-        encoder: Any = original(config, n_outputs)
-        encoder.trunk = trunk
-        encoder.features_layer = nn.Linear(math.prod(trunk.out_shape), config.hidden)
-        return encoder
-
-    return build
-
-
-def pretrain_generatively(settings: Row, n_steps: int, *, own_convolutions: bool = False) -> Callable[[Run], None]:
-    """Begin with the convolutions of the encoder of an rVAE of the same images.
-
-    As a rule encoder and classifier take what agrees with theirs; with `own_convolutions` the rVAE has those of the
-    classifier, which alone begins with them.
-    """
-    known = SSRVAEClassifier().get_params().keys() & RVAE().get_params().keys()
-    own = {name: settings[name] for name in settings if name in known - {"max_epochs"}}
-
-    def prepare(run: Run) -> None:
-        classifier: Any = run.model.classifier
-        epochs = max(1, round(n_steps / run.settings.steps_per_epoch(len(run.data))))
-        with contextlib.ExitStack() as stack:
-            if own_convolutions:
-                build = encoder_of(copy.deepcopy(classifier.trunk))
-                stack.enter_context(mock.patch.object(ssrvae, "_build_encoder", build))
-            rvae = RVAE(**own, max_epochs=epochs, random_state=0).fit(run.data.x)
-        trunk: Any = rvae.model_.encoder.trunk
-        targets = [classifier.trunk] if own_convolutions else [classifier.trunk, run.model.encoder.trunk]
-        if min(copy_trunk(target, trunk) for target in targets) < 4:  # one convolution and its normalisation
-            raise ValueError("the convolutions of the rVAE do not fit those of the classifier")
-
-    return prepare
 
 
 def pretrain_contrastively(n_steps: int) -> Callable[[Run], None]:
@@ -230,16 +164,13 @@ def contrast(embedded: Tensor, temperature: float = _TEMPERATURE) -> Tensor:
 
 
 def applied(
-    idea: str, settings: Row, shares: Callable[[], npt.NDArray[np.float64]], *, quick: bool
+    idea: str, shares: Callable[[], npt.NDArray[np.float64]], *, quick: bool
 ) -> contextlib.AbstractContextManager[Any]:
     """Context in which every fit follows an idea."""
-    n_steps = 2 if quick else _STEPS.get(idea, 0)
     if idea == ALIGNMENT:
         return mock.patch.object(losses, "_views", aligned_views(shares()))
-    if idea in (GENERATIVE, OWN_CONVOLUTIONS):
-        return begun_by(pretrain_generatively(settings, n_steps, own_convolutions=idea == OWN_CONVOLUTIONS))
     if idea == CONTRASTIVE:
-        return begun_by(pretrain_contrastively(n_steps))
+        return begun_by(pretrain_contrastively(2 if quick else _CONTRASTIVE_STEPS))
     return contextlib.nullcontext()
 
 
@@ -258,10 +189,11 @@ def score(model: Fitted, split: data.Split) -> Row:
 
 @dataclass(frozen=True)
 class _Set:
-    """Data, the settings of the fit, the ideas that apply, and the shares of the classes (None: those of the test)."""
+    """Data, settings, epochs of pre-training, ideas that apply, and shares of the classes (None: those of the test)."""
 
     make: Callable[[int], data.Split]
     settings: Row
+    pretrain_epochs: int
     ideas: tuple[str, ...] = IDEAS
     shares: tuple[float, ...] | None = None
 
@@ -285,14 +217,14 @@ def sets_of_data(options: argparse.Namespace) -> dict[str, _Set]:
     def organisms(seed: int) -> data.Split:
         return data.plankton(options.plankton, data.LABELS_PER_CLASS, TUNING + seed)
 
-    found = {"agglomerates": _Set(particles, agglomerates.SETTINGS, shares=data.GOLD_COUNTS)}
+    found = {"agglomerates": _Set(particles, agglomerates.SETTINGS, 300, shares=data.GOLD_COUNTS)}
     if options.mnist is not None:
-        found["digits"] = _Set(digits, {**mnist.SETTINGS, "max_epochs": 24})
+        found["digits"] = _Set(digits, {**mnist.SETTINGS, "max_epochs": 24}, 12)
     if options.plankton is not None:
-        # Without pseudo-labels the teacher has no say, and no other network has these six convolutions.
-        pretrained = (NOTHING, OWN_CONVOLUTIONS, CONTRASTIVE)
-        found["plankton"] = _Set(organisms, plankton.SETTINGS)
-        found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, pretrained)
+        # Without pseudo-labels the teacher has no say.
+        pretrained = (NOTHING, GENERATIVE, CONTRASTIVE)
+        found["plankton"] = _Set(organisms, plankton.SETTINGS, 62)
+        found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, 83, pretrained)
     return found
 
 
@@ -314,9 +246,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for idea in (i for i in options.ideas if i in one.ideas):
             case = {"data": name, "idea": idea, "seed": seed}
             make = partial(one.make, seed)
-            settings = {**one.settings, **options.settings}
-            with applied(idea, settings, partial(one.shares_for, seed), quick=options.quick):
-                compare(record, options, case, make, score, settings=one.settings, methods=["tumble"])
+            pretrained = {"pretrain_epochs": 1 if options.quick else one.pretrain_epochs} if idea == GENERATIVE else {}
+            with applied(idea, partial(one.shares_for, seed), quick=options.quick):
+                settings = {**one.settings, **pretrained}
+                compare(record, options, case, make, score, settings=settings, methods=["tumble"])
     print("\n" + record.table(["data", "idea"], "balanced_accuracy"))
 
 

@@ -275,6 +275,7 @@ def test_bad_labels_are_named(cards, y, message):
         {"encoder_channels": (8, 2.5)},
         {"degradation": -1},
         {"max_epochs": 0},
+        {"pretrain_epochs": -1},
         {"learning_rate": -1},
         {"labelled_orientation": "up"},
         {"device": "abacus"},
@@ -422,6 +423,7 @@ def test_errors_of_an_unsupervised_model(tumbled, unsupervised):
         {"class_prior": "learned", "sigma": 0.3},
         {"labelled_orientation": "arbitrary", "degradation": 0.5},
         {"encoder_channels": (8,), "angle_posterior": "projected"},
+        {"pretrain_epochs": 1},
     ],
     ids=lambda c: next(iter(c)),
 )

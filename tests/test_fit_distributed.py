@@ -59,6 +59,7 @@ RUNS = {
     "unsupervised": {"max_epochs": 2, "n_classes": 0, "labelled": 0.0},
     # Enough images for the latent axes to be turned.
     "turned": {"n": 30, "max_epochs": 1, "settings": {"batch_size": 30, "labelled_batch_size": 8}},
+    "pretrained": {"max_epochs": 1, "settings": {"pretrain_epochs": 2, "batch_size": 6, "max_epochs": 1}},
     "stopped": {"max_epochs": 4, "stop": True},
     "seedless": {"max_epochs": 1, "seed": None},
     "resumed": {"max_epochs": 3, "resume": True},
@@ -93,7 +94,7 @@ def _interrupt_at_two(report):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "uneven", "one_image", "unsupervised", "resumed"])
+@pytest.mark.parametrize("name", ["default", "uneven", "one_image", "unsupervised", "pretrained", "resumed"])
 def test_two_processes_have_the_losses_of_one(two, name):
     _, records = two
     settings = dict(RUNS[name])

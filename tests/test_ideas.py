@@ -18,7 +18,6 @@ from benchmarks import ideas
 
 from tumble import SSRVAEClassifier
 from tumble.fit import losses
-from tumble.model.nets import ConvTrunk
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +62,8 @@ def test_contrast_is_the_cross_entropy_of_finding_the_other_copy():
     assert ideas.contrast(z, 0.2).item() == pytest.approx(total / 6, rel=1e-5)
 
 
-def test_convolutions_are_taken_over_and_the_distance_from_the_centre_begins_at_nothing():
-    source = ConvTrunk(1, (32, 32), (8, 16))
-    target = ConvTrunk(1, (32, 32), (8, 16), extra=1, radius=True)
-    ideas.copy_trunk(target, source)
-    x = torch.rand(2, 1, 32, 32)
-    folded = torch.cat([F.pixel_unshuffle(x, 2), torch.ones(2, 1, 16, 16)], dim=1)
-    before = target.layers[: len(source.layers)].eval()(folded)
-    assert torch.allclose(before, source.eval()(x), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "prepare",
-    [
-        ideas.pretrain_contrastively(2),
-        ideas.pretrain_generatively({}, 2),
-        ideas.pretrain_generatively({}, 2, own_convolutions=True),
-    ],
-)
-def test_a_fit_begins_with_what_was_trained_before(cards, prepare):
-    begun = []
+def test_a_fit_begins_with_what_was_trained_before(cards):
+    begun, prepare = [], ideas.pretrain_contrastively(2)
 
     def first_weights(run):
         weight = run.model.classifier.trunk.layers[0].weight
@@ -92,7 +73,17 @@ def test_a_fit_begins_with_what_was_trained_before(cards, prepare):
 
     with ideas.begun_by(first_weights):
         fitted = SSRVAEClassifier(max_epochs=1, learning_rate=1e-9, random_state=0).fit(cards.X, cards.y)
-    # The rVAE of the pre-training is no fit of its own here, and the running mean begins there as well.
     assert len(begun) == 2
     assert not torch.allclose(begun[0], begun[1], atol=1e-3)
+    # The running mean begins there as well.
     assert torch.allclose(fitted.model_.classifier.trunk.layers[0].weight, begun[1], atol=1e-5)
+
+
+def test_generative_pretraining_is_the_parameter_of_the_estimator(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(ideas, "compare", lambda *args, settings, **_: given.append((args[2]["idea"], settings)))
+    ideas.main(["--out", str(tmp_path / "ideas.json"), "--seeds", "1", "--ideas", ideas.NOTHING, ideas.GENERATIVE])
+    assert [(idea, settings.get("pretrain_epochs")) for idea, settings in given] == [
+        (ideas.NOTHING, None),
+        (ideas.GENERATIVE, 300),
+    ]

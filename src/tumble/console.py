@@ -172,7 +172,8 @@ class ProgressDisplay:
         times = f"{format_duration(report.elapsed_s)} passed"
         if report.epoch < report.max_epochs:
             times += f", about {format_duration(report.remaining_s)} left"
-        self._show("Fitting, epoch", report.epoch, report.max_epochs, f"{losses}  {times}")
+        what = "Fitting" if report.stage == "training" else report.stage.capitalize()
+        self._show(f"{what}, epoch", report.epoch, report.max_epochs, f"{losses}  {times}")
 
     def _show(self, what: str, done: int, total: int, detail: str) -> None:
         if self.quiet:

@@ -34,6 +34,7 @@ __all__ = [
     "REFLECTION",
     "check_params",
     "check_unit_range",
+    "class_prior",
     "fit_config",
     "model_config",
     "objective",
@@ -69,6 +70,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(("scale_jitter", "shear_jitter", "intensity_jitter", "translation_prior"), (0, 0.9, False)),
     **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight", "degradation"), (0, math.inf, False)),
     **dict.fromkeys(("pseudo_label_weight", "generative_weight", "pose_weight"), (0, math.inf, False)),
+    "pretrain_epochs": (0, math.inf, True),
     "sigma": (1e-6, math.inf, False),
     "pixel_fraction": (1e-6, 1, False),
     "rotation_range_rad": (0, math.pi + 1e-6, False),
@@ -94,6 +96,11 @@ def check_params(params: Mapping[str, Any]) -> None:
         if name in given:
             check_number(name, given[name], low=low, high=high, integer=whole)
     _check_channels("encoder_channels", given.get("encoder_channels"))
+    if given.get("pretrain_epochs") and given["method"] == "default" and given["encoder"] == "dense":
+        raise ConfigError(
+            f"pretrain_epochs={given['pretrain_epochs']!r}: it is convolutions that are trained before, and "
+            "encoder='dense' has none. Use encoder='convolutional', or pretrain_epochs=0."
+        )
 
 
 def _check_channels(name: str, channels: Any) -> None:
@@ -173,6 +180,19 @@ def _angle_prior(posterior: str, width_rad: float | None) -> dict[str, Any]:
     return {"angle_prior_concentration": 1 / float(width_rad) ** 2}
 
 
+def class_prior(given: Any, n_classes: int) -> npt.NDArray[np.float64] | None:
+    """Give p(y) as the parameter of an estimator says, or None where it begins uniform."""
+    if given is None or (isinstance(given, str) and given == "learned"):
+        return None
+    try:
+        prior = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        prior = np.zeros(0)
+    if prior.shape != (n_classes,) or not (prior > 0).all():
+        raise ConfigError(f"class_prior={given!r}: expected {n_classes} positive numbers, one per class, or 'learned'.")
+    return prior / prior.sum()
+
+
 def objective(params: Mapping[str, Any]) -> Objective | None:
     """Give the method of training where it is not the default one."""
     return PaperObjective(_paper_config(params)) if params["method"] == "paper" else None
@@ -197,7 +217,8 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
     )
     names = ("weight_decay", "kl_weight", "generative_weight", "pose_weight", "compile", "precision", "max_epochs")
     chosen: dict[str, Any] = {name: params[name] for name in names}
-    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor"):
+    may_be_left = ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor")
+    for name in (*may_be_left, "pretrain_epochs"):
         if params.get(name) is not None:
             chosen[name] = params[name]
     if "pseudo_label_threshold" in params:

@@ -26,6 +26,8 @@ __all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping", "EpochRepor
 log = logging.getLogger(__name__)
 
 _MODES = ("min", "max")
+#: What a bar calls the stages of a fit.
+_STAGES = {"training": "Fitting", "pre-training": "Pre-training"}
 
 
 class RunHandle(Protocol):
@@ -69,6 +71,8 @@ class EpochReport:
         Wall time so far, and an estimate of what is left.
     run : RunHandle or None
         The run itself, for callbacks that act on it.
+    stage : {"training", "pre-training"}
+        "pre-training" is the rVAE without labels that comes first with ``pretrain_epochs``; its epochs count from 1.
     """
 
     epoch: int
@@ -77,6 +81,7 @@ class EpochReport:
     elapsed_s: float
     remaining_s: float
     run: RunHandle | None = field(default=None, repr=False, compare=False)
+    stage: str = "training"
 
     def stop(self, reason: str = "callback") -> None:
         """End training after this epoch.
@@ -100,6 +105,8 @@ class Callback:
 
     #: Whether the outcome of the fit depends on it, so that a run cannot be resumed without it.
     matters: bool = False
+    #: Whether it also follows the pre-training, which has other curves and another model, as plain callables do.
+    follows_pretraining: bool = False
 
     def __call__(self, report: EpochReport) -> None:
         """Follow the end of an epoch."""
@@ -299,6 +306,8 @@ class Progress(Callback):
         Which curves to show, where there are such.
     """
 
+    follows_pretraining = True
+
     def __init__(self, losses: tuple[str, ...] = ("loss", "classification", "validation_accuracy")) -> None:
         self.losses = losses
         self._bar: RichProgress | None = None
@@ -310,11 +319,11 @@ class Progress(Callback):
         if self._bar is None:
             self._bar = _rich_bar()
         if self._bar is None:
-            log.info("epoch %d of %d  %s", report.epoch, report.max_epochs, shown)
+            log.info("%s: epoch %d of %d  %s", report.stage, report.epoch, report.max_epochs, shown)
             return
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task("Fitting", total=report.max_epochs, detail="")
+            self._task = self._bar.add_task(_STAGES[report.stage], total=report.max_epochs, detail="")
         self._bar.update(self._task, completed=report.epoch, detail=shown)
         if report.epoch == report.max_epochs:
             self.close()

@@ -52,8 +52,11 @@ class FitConfig:
     Parameters
     ----------
     max_epochs : int or None
-        Passes over all images; None makes about :data:`TARGET_STEPS` optimiser steps, or without labels
-        :data:`TARGET_STEPS_UNLABELLED`.
+        Passes over all images, after those of `pretrain_epochs`; None makes about :data:`TARGET_STEPS` optimiser
+        steps, or without labels :data:`TARGET_STEPS_UNLABELLED`.
+    pretrain_epochs : int
+        Passes over all images of the rVAE whose convolutions the model begins with (see :mod:`tumble.fit.pretrain`);
+        0 begins with drawn ones.
     batch_size : int
         Images without regard to labels per step.
     labelled_batch_size : int
@@ -98,6 +101,7 @@ class FitConfig:
     """
 
     max_epochs: int | None = None
+    pretrain_epochs: int = 0
     batch_size: int = 96
     labelled_batch_size: int = 64
     learning_rate: float = 2e-3

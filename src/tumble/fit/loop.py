@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tumble.errors import DataError
 from tumble.fit.callbacks import Callback, Checkpoint, EpochReport
 from tumble.fit.distributed import join_processes
 from tumble.fit.objective import DefaultObjective
+from tumble.fit.pretrain import STAGE, begin_with, draw_with_classifier, without_labels
 from tumble.fit.run import Run
 from tumble.fit.state import (
     RunState,
@@ -86,6 +88,9 @@ def fit_ssrvae(
 ) -> FitResult:
     """Train an ss-rVAE.
 
+    With `pretrain_epochs` among the settings, an rVAE of all images comes first, whose convolutions the model begins
+    with (see :mod:`tumble.fit.pretrain`); plain callables, and those callbacks that say so, follow it as well.
+
     Under `torchrun` the processes train one model together (see :mod:`tumble.fit.distributed`); all of them must call
     this with the same arguments, and all get the same model.
 
@@ -113,7 +118,8 @@ def fit_ssrvae(
         Labelled images that play no part in training. Each epoch reports `validation_loss` (cross-entropy) and
         `validation_accuracy` of the running mean of the weights.
     checkpoint : path, optional
-        Folder for the state of the run after each epoch, as with a :class:`Checkpoint` among the callbacks.
+        Folder for the state of the run after each epoch, as with a :class:`Checkpoint` among the callbacks; that of
+        the pre-training is in a folder within it.
     resume : bool, default=False
         Go on from the state in `checkpoint`, if there is one. The result is that of an unbroken run. Otherwise such a
         state is removed.
@@ -138,36 +144,100 @@ def fit_ssrvae(
     if validation is not None and not (model_config.n_classes and bool((validation.y >= 0).any())):
         raise DataError("validation: none of its images has a label of the classes that are fitted.")
     objective = objective if objective is not None else DefaultObjective(settings)
-    callbacks = _in_order(callbacks, folder)
     ranks = join_processes(device)
     state = read_state(folder) if folder is not None and resume else None
-    seed = _agreed_seed(seed, state, ranks)
-    identity = {
-        "data": fingerprint(data),
-        "validation": fingerprint(validation),
-        "model": dataclasses.asdict(model_config),
-        "settings": dataclasses.asdict(settings),
-        "objective": [type(objective).__name__, _settings_of(objective)],
-        "class_prior": None if class_prior is None else class_prior.tolist(),
-        "seed": seed,
-        "device": ranks.device.type,
-        "callbacks": [[type(c).__name__, c.settings()] for c in _mattering(callbacks)],
-    }
-    ranks.check_same("X and y", identity["data"])
-    # All processes have read the state when this returns, so that it may be removed or replaced.
-    ranks.check_same("checkpoint", state.digest if state else "0" * 64)
-    run = Run(data, model_config, settings, objective, class_prior=class_prior, seed=seed, ranks=ranks)
-    session = _Session(run, validation, callbacks, identity, started)
-    if folder is not None and state is not None:
-        older = {
-            "model": defaults_of(model_config),
-            "settings": defaults_of(settings),
-            "objective": [type(objective).__name__, _settings_of(objective, defaults_of)],
+    before = read_state(folder / STAGE) if folder is not None and resume and state is None else None
+    seed = _agreed_seed(seed, state or before, ranks)
+    task = _Task(data, model_config, settings, objective, class_prior, validation, seed, ranks, callbacks)
+    begin = None
+    if settings.pretrain_epochs and state is None:
+        if folder is not None and ranks.leads:
+            discard_state(folder)  # else a kill before its first epoch would leave that of an older run
+        rvae = task.without_labels().train(None if folder is None else folder / STAGE, before, started)
+        begin, started = partial(begin_with, rvae.model), time.perf_counter() - rvae.seconds
+    result = dataclasses.replace(task, begin=begin).train(folder, state, started)
+    if folder is not None and settings.pretrain_epochs and ranks.leads:
+        discard_state(folder / STAGE)
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A training run that is yet to come; the parameters are those of :func:`fit_ssrvae`."""
+
+    data: TrainingData
+    model_config: ModelConfig
+    settings: FitConfig
+    objective: Objective
+    class_prior: np.ndarray | None
+    validation: TrainingData | None
+    seed: int
+    ranks: Ranks
+    callbacks: Sequence[_AnyCallback]
+    begin: Callable[[SSRVAE], None] | None = None
+    stage: str = "training"
+
+    def without_labels(self) -> _Task:
+        """Give the run of the rVAE that comes before this one."""
+        data, model_config, settings = without_labels(self.data, self.model_config, self.settings)
+        return _Task(
+            data,
+            model_config,
+            settings,
+            DefaultObjective(settings),
+            class_prior=None,
+            validation=None,
+            seed=self.seed,
+            ranks=self.ranks,
+            callbacks=[c for c in self.callbacks if not isinstance(c, Callback) or c.follows_pretraining],
+            begin=partial(draw_with_classifier, config=self.model_config),
+            stage=STAGE,
+        )
+
+    def train(self, folder: Path | None, state: RunState | None, started: float) -> FitResult:
+        """Train from the beginning or from a state to the end; `folder` is for checkpoints."""
+        callbacks, identity = _in_order(self.callbacks, folder), self._identity()
+        self.ranks.check_same("X and y", identity["data"])
+        # All processes have read the state when this returns, so that it may be removed or replaced.
+        self.ranks.check_same("checkpoint", state.digest if state else "0" * 64)
+        run = Run(
+            self.data,
+            self.model_config,
+            self.settings,
+            self.objective,
+            class_prior=self.class_prior,
+            seed=self.seed,
+            ranks=self.ranks,
+            begin=self.begin,
+        )
+        session = _Session(run, self.validation, callbacks, identity, started, self.stage)
+        if folder is not None and state is not None:
+            check_identity(folder, state.identity, identity, self._older())
+        elif folder is not None and self.ranks.leads:
+            discard_state(folder)
+        return session.fit(folder, state)
+
+    def _identity(self) -> dict[str, Any]:
+        """Give what a checkpoint must be of for this run to go on from it."""
+        return {
+            "data": fingerprint(self.data),
+            "validation": fingerprint(self.validation),
+            "model": dataclasses.asdict(self.model_config),
+            "settings": dataclasses.asdict(self.settings),
+            "objective": [type(self.objective).__name__, _settings_of(self.objective)],
+            "class_prior": None if self.class_prior is None else self.class_prior.tolist(),
+            "seed": self.seed,
+            "device": self.ranks.device.type,
+            "callbacks": [[type(c).__name__, c.settings()] for c in _mattering(self.callbacks)],
         }
-        check_identity(folder, state.identity, identity, older)
-    elif folder is not None and ranks.leads:
-        discard_state(folder)
-    return session.fit(folder, state)
+
+    def _older(self) -> dict[str, Any]:
+        """Give what a run had of settings that did not exist yet when its checkpoint was written."""
+        return {
+            "model": defaults_of(self.model_config),
+            "settings": defaults_of(self.settings),
+            "objective": [type(self.objective).__name__, _settings_of(self.objective, defaults_of)],
+        }
 
 
 def _in_order(callbacks: Sequence[_AnyCallback], folder: Path | None) -> list[_AnyCallback]:
@@ -205,8 +275,10 @@ class _Session:
         callbacks: Sequence[_AnyCallback],
         identity: dict[str, Any],
         started: float,
+        stage: str,
     ) -> None:
         self._run, self._validation, self._identity, self._started = run, validation, identity, started
+        self._stage = stage
         # The other processes follow what the leader's callbacks decide.
         self._callbacks = callbacks if run.ranks.leads else []
         self._history: dict[str, list[float]] = {}
@@ -260,10 +332,10 @@ class _Session:
             means |= run.validate(self._validation)
         for name, value in means.items():
             self._history.setdefault(name, []).append(value)
-        log.debug("epoch %d of %d: %s", self._epoch, run.n_epochs, means)
+        log.debug("%s: epoch %d of %d: %s", self._stage, self._epoch, run.n_epochs, means)
         elapsed = self._seconds()
         remaining = elapsed / self._epoch * (run.n_epochs - self._epoch)
-        report = EpochReport(self._epoch, run.n_epochs, means, elapsed, remaining, self)
+        report = EpochReport(self._epoch, run.n_epochs, means, elapsed, remaining, self, self._stage)
         for callback in self._callbacks:
             callback(report)
         self._stop_reason = run.ranks.text_from_leader(self._stop_reason)

@@ -23,7 +23,7 @@ from tumble.fit.state import load_optimiser, load_weights, optimiser_tensors
 from tumble.model.ssrvae import SSRVAE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tumble.fit.batches import Batch
     from tumble.fit.config import FitConfig
@@ -61,6 +61,8 @@ class Run:
         Seeds everything that is drawn.
     ranks : Ranks
         The processes that train together, and the device of this one.
+    begin : callable or None
+        Changes the initial model in place.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Run:
         class_prior: np.ndarray | None,
         seed: int,
         ranks: Ranks,
+        begin: Callable[[SSRVAE], None] | None = None,
     ) -> None:
         self.settings, self.objective, self.ranks = settings, objective, ranks
         self.rng = np.random.default_rng(seed)
@@ -88,7 +91,7 @@ class Run:
             one[most_typical(data, self.rng)] = 0
             self.data = TrainingData(data.x, one)
         self.generator = torch.Generator(device=ranks.device).manual_seed(seed)
-        self.model = _initial_model(data, config, self.rng, seed, ranks.device).train()
+        self.model = _initial_model(data, config, self.rng, seed, ranks.device, begin).train()
         if class_prior is not None:
             self.model.log_py.copy_(torch.tensor(np.log(class_prior), dtype=torch.float32))
         self.teacher = Teacher(self.model, settings.ema_decay)
@@ -239,7 +242,12 @@ def _chunks(rows: np.ndarray, data: TrainingData) -> Iterator[np.ndarray]:
 
 
 def _initial_model(
-    data: TrainingData, config: ModelConfig, rng: np.random.Generator, seed: int, device: torch.device
+    data: TrainingData,
+    config: ModelConfig,
+    rng: np.random.Generator,
+    seed: int,
+    device: torch.device,
+    begin: Callable[[SSRVAE], None] | None,
 ) -> SSRVAE:
     n = max(1, min(_STATISTICS_SAMPLE, _STATISTICS_BYTES // _image_bytes(data)))
     rows = np.sort(rng.permutation(len(data))[:n])
@@ -249,4 +257,6 @@ def _initial_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = SSRVAE(config, pixel_offset=float(sample.mean()), pixel_scale=scale)
+        if begin is not None:
+            begin(model)
     return model.to(device)

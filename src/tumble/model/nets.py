@@ -235,7 +235,8 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.trunk = ConvTrunk(in_channels, image_shape, channels)
+        #: The one of the pre-training has the convolutions that classify, see :mod:`tumble.fit.pretrain`.
+        self.trunk: ConvTrunk | FineTrunk = ConvTrunk(in_channels, image_shape, channels)
         n_features = math.prod(self.trunk.out_shape)
         self.features_layer = nn.Linear(n_features, hidden)
         self.head = nn.Sequential(nn.Linear(hidden + n_classes, hidden), nn.ReLU(), nn.Linear(hidden, n_outputs))

@@ -1,0 +1,234 @@
+"""The rVAE that comes before a fit: what the model begins with, who follows it, and how it is resumed."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from helpers_fit import NET, cards, same_weights, tiny_fit
+from rich.console import Console
+from test_fit_resume import Killed
+
+from tumble import SSRVAEClassifier
+from tumble.console import ProgressDisplay
+from tumble.errors import ConfigError
+from tumble.fit import BestWeights, FitConfig, Progress
+from tumble.fit.pretrain import STAGE, begin_with, draw_with_classifier, without_labels
+from tumble.model.config import ModelConfig
+from tumble.model.nets import ConvTrunk
+from tumble.model.ssrvae import SSRVAE
+
+
+def stages(report):
+    return report.stage, report.epoch, report.max_epochs
+
+
+def pretrained(data=None, *, epochs=2, settings=None, **kwargs):
+    return tiny_fit(data, settings={"max_epochs": 2, "pretrain_epochs": epochs, **(settings or {})}, **kwargs)
+
+
+def crash_in(stage, epoch):
+    def callback(report):
+        if (report.stage, report.epoch) == (stage, epoch):
+            raise Killed
+
+    return callback
+
+
+def models(config):
+    """An rVAE that was given the convolutions of the classifier, and a semi-supervised model."""
+    _, alone, _ = without_labels(cards(), config, FitConfig())
+    rvae = SSRVAE(alone)
+    draw_with_classifier(rvae, config)
+    return rvae, SSRVAE(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"fold": False}, {"radius": False}, {"extra_convolutions": 0}, {"image_shape": (2, 44, 50)}],
+    ids=lambda c: next(iter(c), "default"),
+)
+def test_classifier_and_encoder_begin_with_the_convolutions_of_the_rvae(changes):
+    config = ModelConfig(**{"n_classes": 4, "image_shape": (1, 48, 48), **NET, **changes})
+    rvae, model = models(config)
+    begin_with(rvae, model)
+    x = torch.rand(3, *config.image_shape)
+    source, classifier, encoder = rvae.encoder.trunk, model.classifier.trunk, model.encoder.trunk
+    assert torch.equal(source.eval()(x), classifier.eval()(x))
+    assert source.layers[0].weight is not classifier.layers[0].weight
+    if config.fold:
+        weight = source.layers[0].weight
+        assert torch.equal(encoder.layers[0].weight, weight[:, :-1] if config.radius else weight)
+        assert torch.equal(encoder.layers[3].weight, source.layers[3].weight)
+
+
+def test_detailed_convolutions_are_those_of_the_classifier_alone():
+    rvae, model = models(ModelConfig(4, (1, 24, 24), **NET, classifier="fine", symmetry="rotations"))
+    before = {name: t.clone() for name, t in model.encoder.trunk.state_dict().items()}
+    begin_with(rvae, model)
+    x = torch.rand(3, 1, 24, 24)
+    assert torch.equal(rvae.encoder.trunk.eval()(x), model.classifier.trunk.eval()(x))
+    assert isinstance(model.encoder.trunk, ConvTrunk)
+    assert all(torch.equal(before[name], t) for name, t in model.encoder.trunk.state_dict().items())
+    assert model.encode(model.features(x), torch.zeros(3, dtype=torch.int64)).qz.loc.shape == (3, 2)
+
+
+def test_the_rvae_sees_no_label_and_learns_what_an_rvae_learns():
+    data = cards(labelled=0.5)
+    settings = FitConfig(max_epochs=7, pretrain_epochs=3, aligned=False, precision="bfloat16", learning_rate=3e-3)
+    seen, config, alone = without_labels(data, ModelConfig(4, (1, 24, 24), **NET), settings)
+    assert (seen.y == -1).all()
+    assert seen.x is data.x
+    assert config == ModelConfig(0, (1, 24, 24), **NET)
+    plain = FitConfig(max_epochs=3, precision="bfloat16", learning_rate=3e-3, calibrate=False, novelty=False)
+    assert alone == plain
+
+
+def test_labels_change_nothing_of_what_the_model_begins_with():
+    def begun(labelled):
+        trunks = []
+
+        def keep(report):
+            if report.stage == STAGE and report.epoch == report.max_epochs:
+                trunks.append({n: t for n, t in report.run.weights().items() if n.startswith("encoder.trunk.")})
+
+        pretrained(cards(4, labelled=labelled), callbacks=[keep])
+        return trunks[0]
+
+    few, many = begun(0.3), begun(0.9)
+    assert few
+    assert all(torch.equal(few[name], many[name]) for name in few)
+
+
+def test_training_begins_with_what_the_rvae_ended_with():
+    seen = {}
+
+    def keep(report):
+        if report.stage == STAGE:
+            seen.update(report.run.weights())
+
+    rate = {"learning_rate": 1e-3, "ema_decay": 0.0}
+    result = pretrained(settings={**rate, "max_epochs": 1, "batch_size": 400}, callbacks=[keep])
+    ended = seen["encoder.trunk.layers.0.weight"]
+    # One step of the warm-up moves no weight by more than the rate.
+    moved = result.model.state_dict()["classifier.trunk.layers.0.weight"] - ended
+    assert moved.abs().max() <= 1.1e-3
+    assert (ended - SSRVAE(result.model.config).classifier.trunk.layers[0].weight).abs().max() > 0.05
+
+
+def test_callbacks_know_the_stage_and_those_with_a_memory_are_left_alone():
+    said, best = [], BestWeights("classification")
+    result = pretrained(callbacks=[lambda r: said.append(stages(r)), best])
+    assert said == [(STAGE, 1, 2), (STAGE, 2, 2), ("training", 1, 2), ("training", 2, 2)]
+    assert len(result.history["loss"]) == 2
+    assert "classification" in result.history
+
+
+def test_a_stop_in_the_pretraining_ends_only_that():
+    said = []
+
+    def stop(report):
+        said.append(stages(report))
+        if report.stage == STAGE:
+            report.stop("enough of it")
+
+    result = pretrained(epochs=5, callbacks=[stop])
+    assert said == [(STAGE, 1, 5), ("training", 1, 2), ("training", 2, 2)]
+    assert result.stop_reason == "max_epochs"
+
+
+def test_progress_names_the_stages(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    pretrained(callbacks=[Progress()])
+    err = capsys.readouterr().err
+    assert err.index("Pre-training") < err.index("Fitting")
+    out = io.StringIO()
+    monkeypatch.setattr("tumble.console._stderr", lambda: Console(file=out, width=120))
+    with ProgressDisplay() as display:
+        pretrained(callbacks=[display.epoch])
+    assert out.getvalue().index("Pre-training, epoch 2/2") < out.getvalue().index("Fitting, epoch 2/2")
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [(STAGE, 1), (STAGE, 2), ("training", 1), ("training", 2)])
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path, stage, epoch, seed):
+    with pytest.raises(Killed):
+        pretrained(checkpoint=tmp_path, callbacks=[crash_in(stage, epoch)], seed=seed)
+    said = []
+    resumed = pretrained(checkpoint=tmp_path, resume=True, seed=seed, callbacks=[lambda r: said.append(stages(r))])
+    assert said[-1] == ("training", 2, 2)
+    if (stage, epoch) == ("training", 2):
+        assert said == [("training", 2, 2)]  # nothing is trained twice
+    if seed is not None:
+        whole = pretrained(seed=seed)
+        assert same_weights(whole.model, resumed.model)
+        assert whole.history == resumed.history
+
+
+def test_the_checkpoint_of_the_pretraining_is_gone_at_the_end(tmp_path):
+    there = []
+    pretrained(checkpoint=tmp_path, callbacks=[lambda r: there.append((tmp_path / STAGE / "run.json").is_file())])
+    assert there == [False, True, True, True]  # callbacks come before the checkpoint of an epoch
+    assert not (tmp_path / STAGE / "run.json").exists()
+    assert (tmp_path / "run.json").is_file()
+
+
+def test_a_run_begun_anew_forgets_the_old_one_at_once(tmp_path):
+    pretrained(checkpoint=tmp_path, seed=1)
+    with pytest.raises(Killed):
+        pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)], seed=2)
+    assert not (tmp_path / "run.json").exists()
+    assert same_weights(pretrained(checkpoint=tmp_path, resume=True, seed=2).model, pretrained(seed=2).model)
+
+
+def test_a_pretraining_of_another_run_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
+    with pytest.raises(ConfigError, match="of a run with other settings"):
+        pretrained(checkpoint=tmp_path, resume=True, epochs=3)
+
+
+def test_global_generators_are_not_touched():
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    pretrained()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture(scope="module")
+def images():
+    data = cards(4, labelled=0.6)
+    return data.x[:, 0], data.y
+
+
+@pytest.mark.parametrize("classifier", ["fast", "detailed", "fine"])
+def test_the_estimator_takes_it_and_a_saved_model_says_so(images, classifier, tmp_path):
+    settings = {"max_epochs": 1, "hidden": 8, "encoder_channels": (4, 8), "random_state": 0, "classifier": classifier}
+    model = SSRVAEClassifier(pretrain_epochs=1, **settings).fit(*images)
+    model.save(tmp_path / "model")
+    again = SSRVAEClassifier.load(tmp_path / "model")
+    assert again.pretrain_epochs == 1
+    np.testing.assert_array_equal(again.predict_proba(images[0]), model.predict_proba(images[0]))
+    without = SSRVAEClassifier(**settings).fit(*images)
+    assert not np.allclose(without.predict_proba(images[0]), model.predict_proba(images[0]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pretrain_epochs": -1}, "pretrain_epochs=-1"),
+        ({"pretrain_epochs": 1.5}, "pretrain_epochs=1.5"),
+        ({"pretrain_epochs": None}, "pretrain_epochs=None"),
+        ({"pretrain_epochs": 2, "encoder": "dense"}, "encoder='dense' has none"),
+    ],
+)
+def test_bad_values_are_named(images, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        SSRVAEClassifier(max_epochs=1, **wrong).fit(*images)
+
+
+def test_the_published_method_leaves_it_out(images):
+    said = []
+    model = SSRVAEClassifier(method="paper", max_epochs=1, pretrain_epochs=3, hidden=8, random_state=0)
+    model.fit(*images, callbacks=[lambda r: said.append(r.stage)])
+    assert said == ["training"]
