@@ -1,7 +1,7 @@
 """Before the training: convolutions that know the objects from having drawn all of them, without a label.
 
-An rVAE of all images is trained first. Its encoder has the convolutions of the classifier; the classifier then begins
-with them, and the encoder of the semi-supervised model with those that are like its own.
+An rVAE of all images is trained first. Its encoder has convolutions of the kind that classify; the classifier then
+begins with them, and the encoder of the semi-supervised model as well if its own are of that kind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tumble.fit.batches import TrainingData
-from tumble.model.nets import Classifier, Encoder
+from tumble.model.nets import Classifier, ConvTrunk, Encoder
 from tumble.model.ssrvae import SSRVAE
 
 if TYPE_CHECKING:
@@ -47,8 +47,13 @@ def without_labels(
 
 
 def draw_with_classifier(rvae: SSRVAE, config: ModelConfig) -> None:
-    """Give the encoder of an rVAE new convolutions, of the kind that classify in a model of this configuration."""
-    classifier = SSRVAE(config).classifier
+    """Give the encoder of an rVAE new convolutions, of the kind that classify in a model of this configuration.
+
+    They see no distance from the centre, and without the unstrided ones at the end no more of the object than need be:
+    on plankton the classifier learned less well from convolutions that had both.
+    """
+    kind = dataclasses.replace(config, radius=False, extra_convolutions=0)
+    classifier = SSRVAE(kind).classifier
     assert isinstance(classifier, Classifier)
     assert isinstance(rvae.encoder, Encoder)
     device = rvae.pixel_scale.device
@@ -58,25 +63,26 @@ def draw_with_classifier(rvae: SSRVAE, config: ModelConfig) -> None:
 
 
 def begin_with(rvae: SSRVAE, model: SSRVAE) -> None:
-    """Copy the convolutions of an rVAE's encoder into classifier and encoder of a model."""
+    """Copy the convolutions of an rVAE's encoder into the classifier of a model, and into its encoder if alike."""
     assert isinstance(model.classifier, Classifier)
     assert isinstance(model.encoder, Encoder)
     assert isinstance(rvae.encoder, Encoder)
-    model.classifier.trunk.load_state_dict(rvae.encoder.trunk.state_dict())
-    _take_alike(model.encoder.trunk, rvae.encoder.trunk)
+    source, own = rvae.encoder.trunk, model.encoder.trunk
+    _take(model.classifier.trunk, source)
+    if isinstance(own, ConvTrunk) and isinstance(source, ConvTrunk) and own.block == source.block:
+        own.load_state_dict(source.state_dict())
 
 
 @torch.no_grad()
-def _take_alike(target: nn.Module, source: nn.Module) -> None:
-    """Copy the tensors that have the same name and shape.
+def _take(target: nn.Module, source: nn.Module) -> None:
+    """Copy all tensors of a source that has fewer layers, and does not see the distance from the centre.
 
-    A first convolution that does not see the distance from the centre, the last channel of the source's, takes the
-    rest.
+    The first convolution of the target, whose last channel that distance is, begins without regard to it.
     """
-    have = source.state_dict()
-    for name, tensor in target.state_dict().items():
-        given = have.get(name, tensor)
-        if given.ndim == 4 and given.shape[1] == tensor.shape[1] + 1:
-            given = given[:, :-1]
+    there = target.state_dict()
+    for name, given in source.state_dict().items():
+        tensor = there[name]
         if given.shape == tensor.shape:
             tensor.copy_(given)
+        else:
+            tensor.zero_()[:, :-1].copy_(given)
