@@ -209,6 +209,11 @@ def test_a_pretraining_of_another_run_is_refused(tmp_path):
         pretrained(checkpoint=tmp_path, resume=True, epochs=3)
 
 
+def test_without_classes_it_is_refused():
+    with pytest.raises(ConfigError, match="pretrain_epochs=2"):
+        pretrained(cards(labelled=0.0), n_classes=0)
+
+
 def test_global_generators_are_not_touched():
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -240,7 +245,7 @@ def test_the_estimator_takes_it_and_a_saved_model_says_so(images, classifier, tm
         ({"pretrain_epochs": -1}, "pretrain_epochs=-1"),
         ({"pretrain_epochs": 1.5}, "pretrain_epochs=1.5"),
         ({"pretrain_epochs": None}, "pretrain_epochs=None"),
-        ({"pretrain_epochs": 2, "encoder": "dense"}, "encoder='dense' has none"),
+        ({"pretrain_epochs": 2, "encoder": "dense"}, "pretrain_epochs=2: .* this model has none"),
     ],
 )
 def test_bad_values_are_named(images, wrong, message):

@@ -96,11 +96,6 @@ def check_params(params: Mapping[str, Any]) -> None:
         if name in given:
             check_number(name, given[name], low=low, high=high, integer=whole)
     _check_channels("encoder_channels", given.get("encoder_channels"))
-    if given.get("pretrain_epochs") and given["method"] == "default" and given["encoder"] == "dense":
-        raise ConfigError(
-            f"pretrain_epochs={given['pretrain_epochs']!r}: it is convolutions that are trained before, and "
-            "encoder='dense' has none. Use encoder='convolutional', or pretrain_epochs=0."
-        )
 
 
 def _check_channels(name: str, channels: Any) -> None:

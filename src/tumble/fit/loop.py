@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tumble.errors import DataError
+from tumble.errors import ConfigError, DataError
 from tumble.fit.callbacks import Callback, Checkpoint, EpochReport
 from tumble.fit.distributed import join_processes
 from tumble.fit.objective import DefaultObjective
@@ -135,7 +135,8 @@ def fit_ssrvae(
     DataError
         If no image of `validation` is labelled.
     ConfigError
-        If the state in `checkpoint` is of a run with other data, settings or seed.
+        If the state in `checkpoint` is of a run with other data, settings or seed, or a model without convolutions
+        that classify is to have `pretrain_epochs`.
     ModelFileError
         If that state is damaged, or cannot be written.
     """
@@ -143,10 +144,17 @@ def fit_ssrvae(
     folder = None if checkpoint is None else Path(checkpoint)
     if validation is not None and not (model_config.n_classes and bool((validation.y >= 0).any())):
         raise DataError("validation: none of its images has a label of the classes that are fitted.")
+    if settings.pretrain_epochs and not (model_config.n_classes and model_config.encoder == "convolutional"):
+        raise ConfigError(
+            f"pretrain_epochs={settings.pretrain_epochs}: what is trained before are convolutions that classify, and "
+            "this model has none. Use encoder='convolutional', or pretrain_epochs=0."
+        )
     objective = objective if objective is not None else DefaultObjective(settings)
     ranks = join_processes(device)
     state = read_state(folder) if folder is not None and resume else None
     before = read_state(folder / STAGE) if folder is not None and resume and state is None else None
+    # All processes have read the state when this returns, so that it may be removed or replaced.
+    ranks.check_same("checkpoint", _digest(state or before))
     seed = _agreed_seed(seed, state or before, ranks)
     task = _Task(data, model_config, settings, objective, class_prior, validation, seed, ranks, callbacks)
     begin = None
@@ -198,8 +206,6 @@ class _Task:
         """Train from the beginning or from a state to the end; `folder` is for checkpoints."""
         callbacks, identity = _in_order(self.callbacks, folder), self._identity()
         self.ranks.check_same("X and y", identity["data"])
-        # All processes have read the state when this returns, so that it may be removed or replaced.
-        self.ranks.check_same("checkpoint", state.digest if state else "0" * 64)
         run = Run(
             self.data,
             self.model_config,
@@ -238,6 +244,10 @@ class _Task:
             "settings": defaults_of(self.settings),
             "objective": [type(self.objective).__name__, _settings_of(self.objective, defaults_of)],
         }
+
+
+def _digest(state: RunState | None) -> str:
+    return state.digest if state is not None else "0" * 64
 
 
 def _in_order(callbacks: Sequence[_AnyCallback], folder: Path | None) -> list[_AnyCallback]:
