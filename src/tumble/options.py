@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -279,7 +280,8 @@ def parse_settings(pairs: Iterable[str], known: Iterable[str]) -> dict[str, Any]
     Parameters
     ----------
     pairs : iterable of str
-        NAME=VALUE; the value is JSON (a number, true, false, null, a list), or else text as it stands.
+        NAME=VALUE; the value is JSON (a number, true, false, null, a list) or as in Python (.5, None, a tuple), or else
+        text as it stands.
     known : iterable of str
         The names there are.
 
@@ -297,6 +299,8 @@ def parse_settings(pairs: Iterable[str], known: Iterable[str]) -> dict[str, Any]
     --------
     >>> parse_settings(["calibrate=false", "precision=bfloat16"], ["calibrate", "precision"])
     {'calibrate': False, 'precision': 'bfloat16'}
+    >>> parse_settings(["scale_jitter=.25", "invariances=('rotation',)"], ["invariances", "scale_jitter"])
+    {'scale_jitter': 0.25, 'invariances': ('rotation',)}
     """
     names, found = sorted(known), {}
     for pair in pairs:
@@ -310,6 +314,13 @@ def parse_settings(pairs: Iterable[str], known: Iterable[str]) -> dict[str, Any]
         try:
             found[name] = json.loads(text)
         except json.JSONDecodeError:
-            # As Python writes them, for those who copy from a notebook.
-            found[name] = {"True": True, "False": False, "None": None}.get(text, text)
+            found[name] = _as_python(text)
     return found
+
+
+def _as_python(text: str) -> Any:
+    """Read a value as Python writes it, for those who copy from a notebook (True, .5, ("rotation",)); else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
