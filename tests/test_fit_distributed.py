@@ -47,6 +47,10 @@ try:
     tiny_fit(cards(seed=int(rank)), max_epochs=1)
 except DataError as error:
     record["refused"] = str(error)
+try:  # one process has a state to go on from, the other has none
+    tiny_fit(max_epochs=3, checkpoint=f"{out}/run" if rank == "0" else f"{out}/none", resume=True)
+except DataError as error:
+    record["torn"] = str(error)
 record["epochs"] = epochs
 open(f"{out}/{rank}.json", "w").write(json.dumps(record))
 """
@@ -63,6 +67,7 @@ RUNS = {
     "stopped": {"max_epochs": 4, "stop": True},
     "seedless": {"max_epochs": 1, "seed": None},
     "resumed": {"max_epochs": 3, "resume": True},
+    "pretraining_resumed": {"settings": {"pretrain_epochs": 2, "batch_size": 6, "max_epochs": 1}, "resume": True},
 }
 
 
@@ -72,7 +77,13 @@ def two(tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     with pytest.raises(KeyboardInterrupt):
         tiny_fit(max_epochs=3, checkpoint=out / "run", callbacks=[_interrupt_at_two])
-    runs = RUNS | {"resumed": RUNS["resumed"] | {"folder": str(out / "run")}}
+    with pytest.raises(KeyboardInterrupt):
+        settings = RUNS["pretraining_resumed"]["settings"]
+        tiny_fit(settings=settings, checkpoint=out / "begun", callbacks=[_interrupt_at_two])
+    runs = RUNS | {
+        "resumed": RUNS["resumed"] | {"folder": str(out / "run")},
+        "pretraining_resumed": RUNS["pretraining_resumed"] | {"folder": str(out / "begun")},
+    }
     script = out / "train.py"
     script.write_text(SCRIPT)
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -94,7 +105,7 @@ def _interrupt_at_two(report):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "uneven", "one_image", "unsupervised", "pretrained", "resumed"])
+@pytest.mark.parametrize("name", ["default", "uneven", "one_image", "unsupervised", "pretrained", "resumed", "pretraining_resumed"])
 def test_two_processes_have_the_losses_of_one(two, name):
     _, records = two
     settings = dict(RUNS[name])
@@ -127,6 +138,11 @@ def test_only_the_leader_calls_back_and_all_follow_it(two):
     assert other["epochs"] == []
     assert other["stopped"]["stop_reason"] == "enough"
     assert len(other["stopped"]["history"]["loss"]) == 2
+
+
+@pytest.mark.slow
+def test_processes_with_different_states_are_refused(two):
+    assert all("checkpoint: the processes" in record["torn"] for record in two[1])
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The rVAE that comes before a fit: what the model begins with, who follows it, and how it is resumed."""
 
 import io
+import json
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from test_fit_resume import Killed
 from tumble import SSRVAEClassifier
 from tumble.console import ProgressDisplay
 from tumble.errors import ConfigError
-from tumble.fit import BestWeights, FitConfig, Progress
-from tumble.fit.pretrain import STAGE, begin_with, draw_with_classifier, without_labels
+from tumble.fit import BestWeights, Checkpoint, EarlyStopping, FitConfig, Progress
+from tumble.fit.batches import TrainingData
+from tumble.fit.callbacks import PRETRAINING as STAGE
+from tumble.fit.pretrain import begin_with, draw_with_classifier, without_labels
 from tumble.model.config import ModelConfig
 from tumble.model.nets import ConvTrunk
 from tumble.model.ssrvae import SSRVAE
@@ -121,20 +125,20 @@ def test_labels_change_nothing_of_what_the_model_begins_with():
 
 
 def test_training_begins_with_what_the_rvae_ended_with():
-    seen = {}
+    seen = []
 
     def keep(report):
         if report.stage == STAGE:
-            seen.update(report.run.weights())
+            seen.append(report.run.weights()["encoder.trunk.layers.0.weight"])
 
     rate = {"learning_rate": 1e-3, "ema_decay": 0.0}
     result = pretrained(settings={**rate, "max_epochs": 1, "batch_size": 400}, callbacks=[keep])
-    ended = seen["encoder.trunk.layers.0.weight"]
+    first, ended = seen
+    assert (ended - first).abs().max() > 1e-4  # it was trained
     # One step of the warm-up moves no weight by more than the rate.
     weight = result.model.state_dict()["classifier.trunk.layers.0.weight"]
     assert (weight[:, :-1] - ended).abs().max() <= 1.1e-3
     assert weight[:, -1].abs().max() <= 1.1e-3  # the distance from the centre
-    assert (ended - SSRVAE(result.model.config).encoder.trunk.layers[0].weight).abs().max() > 0.05
 
 
 def test_callbacks_know_the_stage_and_those_with_a_memory_are_left_alone():
@@ -170,28 +174,92 @@ def test_progress_names_the_stages(capsys, monkeypatch):
     assert out.getvalue().index("Pre-training, epoch 2/2") < out.getvalue().index("Fitting, epoch 2/2")
 
 
-@pytest.mark.parametrize(("stage", "epoch"), [(STAGE, 1), (STAGE, 2), ("training", 1), ("training", 2)])
+#: All epochs of a run of two and two.
+ALL = [(STAGE, 1, 2), (STAGE, 2, 2), ("training", 1, 2), ("training", 2, 2)]
+
+
+@pytest.mark.parametrize("crash", range(4))
 @pytest.mark.parametrize("seed", [0, None])
-def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path, stage, epoch, seed):
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path, crash, seed, by_callback):
+    stage, epoch, _ = ALL[crash]
+    place = {"callbacks": [Checkpoint(tmp_path)]} if by_callback else {"checkpoint": tmp_path, "callbacks": []}
     with pytest.raises(Killed):
-        pretrained(checkpoint=tmp_path, callbacks=[crash_in(stage, epoch)], seed=seed)
+        pretrained(**place | {"callbacks": [crash_in(stage, epoch), *place["callbacks"]]}, seed=seed)
+    # The checkpoint of an epoch comes after the other callbacks: the one that crashed is done again, and no more.
+    saved = [tmp_path / STAGE, tmp_path][stage == "training" and epoch == 2] / "run.json"
     said = []
+    known = json.loads(saved.read_text())["identity"]["seed"] if saved.exists() else None
     resumed = pretrained(checkpoint=tmp_path, resume=True, seed=seed, callbacks=[lambda r: said.append(stages(r))])
-    assert said[-1] == ("training", 2, 2)
-    if (stage, epoch) == ("training", 2):
-        assert said == [("training", 2, 2)]  # nothing is trained twice
-    if seed is not None:
-        whole = pretrained(seed=seed)
-        assert same_weights(whole.model, resumed.model)
-        assert whole.history == resumed.history
+    assert said == ALL[crash:]
+    used = json.loads((tmp_path / "run.json").read_text())["identity"]["seed"]
+    assert known in (None, used)
+    whole = pretrained(seed=used)
+    assert same_weights(whole.model, resumed.model)
+    assert whole.history == resumed.history
 
 
 def test_the_checkpoint_of_the_pretraining_is_gone_at_the_end(tmp_path):
     there = []
     pretrained(checkpoint=tmp_path, callbacks=[lambda r: there.append((tmp_path / STAGE / "run.json").is_file())])
     assert there == [False, True, True, True]  # callbacks come before the checkpoint of an epoch
-    assert not (tmp_path / STAGE / "run.json").exists()
+    assert not (tmp_path / STAGE).exists()
     assert (tmp_path / "run.json").is_file()
+
+
+def test_what_an_older_run_left_is_removed_and_not_read(tmp_path):
+    with pytest.raises(Killed):
+        pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
+    left = tmp_path / STAGE / "run.json"
+    left.write_text("damaged")
+    tiny_fit(max_epochs=1, checkpoint=tmp_path, resume=True)  # needs no pre-training
+    assert not left.exists()
+    left.parent.mkdir()
+    (left.parent / "notes.txt").write_text("mine")
+    tiny_fit(max_epochs=1, checkpoint=tmp_path)
+    assert (left.parent / "notes.txt").exists()
+
+
+def test_labels_may_change_while_there_are_none_in_use(tmp_path):
+    """A class that is labelled after a kill in the pre-training makes the run that it would have made."""
+    one = cards(4, labelled=0.6)
+    fewer = TrainingData(one.x, np.where(one.y == 3, -1, one.y))
+    with pytest.raises(Killed):
+        pretrained(fewer, n_classes=3, checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
+    resumed = pretrained(one, checkpoint=tmp_path, resume=True)
+    assert same_weights(pretrained(one).model, resumed.model)
+
+
+def test_the_time_that_is_left_is_that_of_the_stage():
+    left = []
+
+    def slow_first(report):
+        if report.stage == STAGE:
+            time.sleep(1.0)
+        left.append((report.stage, report.remaining_s, report.elapsed_s))
+
+    result = pretrained(epochs=3, callbacks=[slow_first])
+    stage, remaining, elapsed = left[3]
+    assert stage == "training"
+    assert elapsed > 3.0  # all that was
+    assert remaining < 1.0
+    assert result.seconds > 3.0
+
+
+def test_without_a_weight_of_its_own_the_drawing_is_learned_all_the_same():
+    _, _, alone = without_labels(cards(), ModelConfig(4, (1, 24, 24)), FitConfig(generative_weight=0.0))
+    assert alone.generative_weight == 1.0
+
+
+def test_validation_and_early_stopping_know_nothing_of_it():
+    watch = EarlyStopping("validation_loss", patience=1)
+    result = pretrained(settings={"max_epochs": 3}, validation=cards(2, seed=7), callbacks=iter([watch]))
+    assert len(result.history["validation_loss"]) == len(result.history["loss"])
+    assert watch.best_epoch_ >= 1
+
+
+def test_half_precision_is_that_of_the_fit():
+    assert np.isfinite(pretrained(settings={"precision": "bfloat16"}).history["loss"]).all()
 
 
 def test_a_run_begun_anew_forgets_the_old_one_at_once(tmp_path):
@@ -216,9 +284,11 @@ def test_without_classes_it_is_refused():
 
 def test_global_generators_are_not_touched():
     torch.manual_seed(3)
-    before = torch.random.get_rng_state()
+    np.random.seed(3)  # noqa: NPY002  (it is the global one that must stay)
+    before, numbers = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     pretrained()
     assert torch.equal(before, torch.random.get_rng_state())
+    assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
 @pytest.fixture(scope="module")

@@ -212,8 +212,7 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
     )
     names = ("weight_decay", "kl_weight", "generative_weight", "pose_weight", "compile", "precision", "max_epochs")
     chosen: dict[str, Any] = {name: params[name] for name in names}
-    may_be_left = ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor")
-    for name in (*may_be_left, "pretrain_epochs"):
+    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor"):
         if params.get(name) is not None:
             chosen[name] = params[name]
     if "pseudo_label_threshold" in params:
@@ -228,6 +227,7 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         aligned=params.get("labelled_orientation", "aligned") == "aligned",
         calibrate=params.get("calibrate", True),
         novelty=params["novelty_score"],
+        pretrain_epochs=int(params.get("pretrain_epochs", 0)),
         learn_class_prior=isinstance(params.get("class_prior"), str),
         **chosen,
     )

@@ -140,7 +140,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
     class_prior_ : ndarray of shape (n_classes,)
         p(y), as given or learned.
     history_ : dict of str to list of float
-        Training curves, one value per epoch.
+        Training curves, one value per epoch; those of a pre-training are not kept.
     n_iter_ : int
         Number of epochs.
     stop_reason_ : str
@@ -276,6 +276,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
             Labels of any integer or string kind; -1 (or None in an object array) for unlabelled.
         callbacks : sequence of callable
             Each is called with a :class:`tumble.fit.EpochReport` after each epoch; see :mod:`tumble.fit.callbacks`.
+            With `pretrain_epochs`, plain callables follow the pre-training first: `report.stage` tells which it is.
         validation : (X, y) or None, default=None
             Labelled images that play no part in training; each epoch reports `validation_loss` and
             `validation_accuracy`, which `EarlyStopping` and `BestWeights` of :mod:`tumble.fit` can watch.

@@ -26,8 +26,10 @@ __all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping", "EpochRepor
 log = logging.getLogger(__name__)
 
 _MODES = ("min", "max")
-#: What a bar calls the stages of a fit.
-_STAGES = {"training": "Fitting", "pre-training": "Pre-training"}
+#: The stages of a fit. That of the pre-training is also the folder of its checkpoint within that of the fit.
+TRAINING, PRETRAINING = "training", "pre-training"
+#: What a bar calls them.
+_SHOWN_AS = {TRAINING: "Fitting", PRETRAINING: "Pre-training"}
 
 
 class RunHandle(Protocol):
@@ -64,15 +66,16 @@ class EpochReport:
     epoch : int
         Number of the epoch that just ended, from 1.
     max_epochs : int
-        Number of epochs in all.
+        Number of epochs of the stage.
     losses : dict of str to float
         Means of the epoch; with a validation set also `validation_loss` and `validation_accuracy`.
     elapsed_s, remaining_s : float
-        Wall time so far, and an estimate of what is left.
+        Wall time so far, and an estimate of what is left of the stage.
     run : RunHandle or None
         The run itself, for callbacks that act on it.
     stage : {"training", "pre-training"}
-        "pre-training" is the rVAE without labels that comes first with ``pretrain_epochs``; its epochs count from 1.
+        "pre-training" is the rVAE without labels that comes first with ``pretrain_epochs``: another model, with other
+        curves, whose epochs count from 1.
     """
 
     epoch: int
@@ -81,15 +84,15 @@ class EpochReport:
     elapsed_s: float
     remaining_s: float
     run: RunHandle | None = field(default=None, repr=False, compare=False)
-    stage: str = "training"
+    stage: str = TRAINING
 
     def stop(self, reason: str = "callback") -> None:
-        """End training after this epoch.
+        """End training, or the pre-training alone, after this epoch.
 
         Parameters
         ----------
         reason : str, default="callback"
-            Becomes the `stop_reason` of the fit.
+            Becomes the `stop_reason` of the fit where it was the training that ended.
         """
         if self.run is None:
             raise RuntimeError("this report belongs to no run that could be stopped")
@@ -105,7 +108,8 @@ class Callback:
 
     #: Whether the outcome of the fit depends on it, so that a run cannot be resumed without it.
     matters: bool = False
-    #: Whether it also follows the pre-training, which has other curves and another model, as plain callables do.
+    #: Whether it also follows the pre-training, which has other curves and another model, as plain callables do; the
+    #: methods below are then called once for each stage.
     follows_pretraining: bool = False
 
     def __call__(self, report: EpochReport) -> None:
@@ -280,8 +284,11 @@ class Checkpoint(Callback):
     folder : path
         Where to; made if need be. Each checkpoint replaces the one before.
     every : int, default=1
-        Epochs between checkpoints. The last epoch always makes one.
+        Epochs between checkpoints. The last epoch always makes one. The state of the pre-training, where there is
+        one, is in a folder within, until the fit ends.
     """
+
+    follows_pretraining = True
 
     def __init__(self, folder: str | os.PathLike[str], every: int = 1) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -323,7 +330,7 @@ class Progress(Callback):
             return
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task(_STAGES[report.stage], total=report.max_epochs, detail="")
+            self._task = self._bar.add_task(_SHOWN_AS[report.stage], total=report.max_epochs, detail="")
         self._bar.update(self._task, completed=report.epoch, detail=shown)
         if report.epoch == report.max_epochs:
             self.close()

@@ -54,9 +54,6 @@ class FitConfig:
     max_epochs : int or None
         Passes over all images, after those of `pretrain_epochs`; None makes about :data:`TARGET_STEPS` optimiser
         steps, or without labels :data:`TARGET_STEPS_UNLABELLED`.
-    pretrain_epochs : int
-        Passes over all images of the rVAE whose convolutions the model begins with (see :mod:`tumble.fit.pretrain`);
-        0 begins with drawn ones.
     batch_size : int
         Images without regard to labels per step.
     labelled_batch_size : int
@@ -98,10 +95,12 @@ class FitConfig:
         Whether the networks are compiled with :func:`torch.compile`.
     precision : {"float32", "bfloat16"}
         Arithmetic of the networks in training; bfloat16 is for hardware that has it.
+    pretrain_epochs : int
+        Passes over all images of the rVAE whose convolutions the model begins with (see :mod:`tumble.fit.pretrain`);
+        0 begins with drawn ones.
     """
 
     max_epochs: int | None = None
-    pretrain_epochs: int = 0
     batch_size: int = 96
     labelled_batch_size: int = 64
     learning_rate: float = 2e-3
@@ -124,6 +123,7 @@ class FitConfig:
     novelty: bool = True
     compile: bool = False
     precision: str = "float32"
+    pretrain_epochs: int = 0
 
     def epochs_for(self, n_images: int, *, labels: bool = True) -> int:
         """Return the number of epochs for a data set of `n_images`, with or without labels."""

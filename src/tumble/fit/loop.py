@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tumble.errors import ConfigError, DataError
-from tumble.fit.callbacks import Callback, Checkpoint, EpochReport
+from tumble.fit.callbacks import PRETRAINING, TRAINING, Callback, Checkpoint, EpochReport
 from tumble.fit.distributed import join_processes
 from tumble.fit.objective import DefaultObjective
-from tumble.fit.pretrain import STAGE, begin_with, draw_with_classifier, without_labels
+from tumble.fit.pretrain import begin_with, draw_with_classifier, without_labels
 from tumble.fit.run import Run
 from tumble.fit.state import (
     RunState,
@@ -147,25 +147,29 @@ def fit_ssrvae(
     if settings.pretrain_epochs and not (model_config.n_classes and model_config.encoder == "convolutional"):
         raise ConfigError(
             f"pretrain_epochs={settings.pretrain_epochs}: what is trained before are convolutions that classify, and "
-            "this model has none. Use encoder='convolutional', or pretrain_epochs=0."
+            "this model has none. Give it classes and encoder='convolutional', or pretrain_epochs=0."
         )
     objective = objective if objective is not None else DefaultObjective(settings)
-    ranks = join_processes(device)
+    callbacks, ranks = tuple(callbacks), join_processes(device)
     state = read_state(folder) if folder is not None and resume else None
-    before = read_state(folder / STAGE) if folder is not None and resume and state is None else None
+    wanted = settings.pretrain_epochs > 0 and state is None
+    before = read_state(folder / PRETRAINING) if folder is not None and resume and wanted else None
+    ranks.check_same("X and y", fingerprint(data))
     # All processes have read the state when this returns, so that it may be removed or replaced.
     ranks.check_same("checkpoint", _digest(state or before))
     seed = _agreed_seed(seed, state or before, ranks)
     task = _Task(data, model_config, settings, objective, class_prior, validation, seed, ranks, callbacks)
+    if ranks.leads and state is None:  # at once: a kill must not leave what an older run wrote
+        if folder is not None:
+            discard_state(folder)
+        task.forget_pretraining(folder, unless=before)
     begin = None
-    if settings.pretrain_epochs and state is None:
-        if folder is not None and ranks.leads:
-            discard_state(folder)  # else a kill before its first epoch would leave that of an older run
-        rvae = task.without_labels().train(None if folder is None else folder / STAGE, before, started)
+    if wanted:
+        rvae = task.without_labels().train(None if folder is None else folder / PRETRAINING, before, started)
         begin, started = partial(begin_with, rvae.model), time.perf_counter() - rvae.seconds
     result = dataclasses.replace(task, begin=begin).train(folder, state, started)
-    if folder is not None and settings.pretrain_epochs and ranks.leads:
-        discard_state(folder / STAGE)
+    if ranks.leads:
+        task.forget_pretraining(folder)
     return result
 
 
@@ -183,7 +187,7 @@ class _Task:
     ranks: Ranks
     callbacks: Sequence[_AnyCallback]
     begin: Callable[[SSRVAE], None] | None = None
-    stage: str = "training"
+    stage: str = TRAINING
 
     def without_labels(self) -> _Task:
         """Give the run of the rVAE that comes before this one."""
@@ -197,15 +201,20 @@ class _Task:
             validation=None,
             seed=self.seed,
             ranks=self.ranks,
-            callbacks=[c for c in self.callbacks if not isinstance(c, Callback) or c.follows_pretraining],
+            callbacks=[*map(_in_pretraining, filter(_follows_pretraining, self.callbacks))],
             begin=partial(draw_with_classifier, config=self.model_config),
-            stage=STAGE,
+            stage=PRETRAINING,
         )
+
+    def forget_pretraining(self, folder: Path | None, *, unless: RunState | None = None) -> None:
+        """Remove what a pre-training left within `folder` and those of callbacks, unless the run goes on from there."""
+        places = {c.folder for c in self.callbacks if isinstance(c, Checkpoint)} | ({folder} if folder else set())
+        for place in places if unless is None else ():
+            discard_state(place / PRETRAINING, folder_too=True)
 
     def train(self, folder: Path | None, state: RunState | None, started: float) -> FitResult:
         """Train from the beginning or from a state to the end; `folder` is for checkpoints."""
         callbacks, identity = _in_order(self.callbacks, folder), self._identity()
-        self.ranks.check_same("X and y", identity["data"])
         run = Run(
             self.data,
             self.model_config,
@@ -219,8 +228,6 @@ class _Task:
         session = _Session(run, self.validation, callbacks, identity, started, self.stage)
         if folder is not None and state is not None:
             check_identity(folder, state.identity, identity, self._older())
-        elif folder is not None and self.ranks.leads:
-            discard_state(folder)
         return session.fit(folder, state)
 
     def _identity(self) -> dict[str, Any]:
@@ -244,6 +251,15 @@ class _Task:
             "settings": defaults_of(self.settings),
             "objective": [type(self.objective).__name__, _settings_of(self.objective, defaults_of)],
         }
+
+
+def _follows_pretraining(callback: _AnyCallback) -> bool:
+    return not isinstance(callback, Callback) or callback.follows_pretraining
+
+
+def _in_pretraining(callback: _AnyCallback) -> _AnyCallback:
+    """Give what follows the pre-training in place of a callback: itself, or a checkpoint in a folder of its own."""
+    return Checkpoint(callback.folder / PRETRAINING, callback.every) if isinstance(callback, Checkpoint) else callback
 
 
 def _digest(state: RunState | None) -> str:
@@ -295,6 +311,8 @@ class _Session:
         self._epoch = 0
         self._stop_reason = ""
         self._seconds_before = 0.0
+        # When this stage began, or went on: how long an epoch takes is told from there.
+        self._began_epoch, self._began_s = 0, 0.0
 
     @property
     def stopping(self) -> bool:
@@ -322,6 +340,7 @@ class _Session:
                     callback.start(self)
                 if folder is not None and state is not None:
                     self._restore(folder, state)
+                self._began_epoch, self._began_s = self._epoch, self._seconds()
                 while self._epoch < run.n_epochs and not self.stopping:
                     self._one_epoch()
                 for callback in ours:
@@ -344,7 +363,8 @@ class _Session:
             self._history.setdefault(name, []).append(value)
         log.debug("%s: epoch %d of %d: %s", self._stage, self._epoch, run.n_epochs, means)
         elapsed = self._seconds()
-        remaining = elapsed / self._epoch * (run.n_epochs - self._epoch)
+        per_epoch = (elapsed - self._began_s) / (self._epoch - self._began_epoch)
+        remaining = per_epoch * (run.n_epochs - self._epoch)
         report = EpochReport(self._epoch, run.n_epochs, means, elapsed, remaining, self, self._stage)
         for callback in self._callbacks:
             callback(report)

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from tumble.fit.config import FitConfig
     from tumble.model.config import ModelConfig
 
-__all__ = ["STAGE", "begin_with", "draw_with_classifier", "without_labels"]
-
-#: What an :class:`EpochReport` calls it, and the folder of its checkpoint within that of the run.
-STAGE = "pre-training"
+__all__ = ["begin_with", "draw_with_classifier", "without_labels"]
 
 
 def without_labels(
@@ -38,6 +35,8 @@ def without_labels(
         pretrain_epochs=0,
         # The one object of known orientation is the rVAE's own, see tumble.fit.reference.
         aligned=True,
+        # Nothing else teaches it to draw.
+        generative_weight=settings.generative_weight or 1.0,
         learn_class_prior=False,
         calibrate=False,
         novelty=False,
@@ -52,14 +51,13 @@ def draw_with_classifier(rvae: SSRVAE, config: ModelConfig) -> None:
     They see no distance from the centre, and without the unstrided ones at the end no more of the object than need be:
     on plankton the classifier learned less well from convolutions that had both.
     """
-    kind = dataclasses.replace(config, radius=False, extra_convolutions=0)
+    # One class, whatever there are: what is drawn at random then hangs on the images and the kind of network alone.
+    kind = dataclasses.replace(config, n_classes=1, radius=False, extra_convolutions=0)
     classifier = SSRVAE(kind).classifier
     assert isinstance(classifier, Classifier)
     assert isinstance(rvae.encoder, Encoder)
-    device = rvae.pixel_scale.device
-    rvae.encoder.trunk = classifier.trunk.to(device)
-    n_features = math.prod(classifier.trunk.out_shape)
-    rvae.encoder.features_layer = nn.Linear(n_features, config.hidden).to(device)
+    rvae.encoder.trunk = classifier.trunk
+    rvae.encoder.features_layer = nn.Linear(math.prod(classifier.trunk.out_shape), config.hidden)
 
 
 def begin_with(rvae: SSRVAE, model: SSRVAE) -> None:

@@ -135,12 +135,14 @@ def _replace(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def discard_state(folder: Path) -> None:
-    """Remove the checkpoint of a folder, if there is one; other files stay."""
+def discard_state(folder: Path, *, folder_too: bool = False) -> None:
+    """Remove the checkpoint of a folder, if there is one, and if asked to the folder where it is then empty."""
     try:
         (folder / _RUN).unlink(missing_ok=True)
         for old in folder.glob(_TENSORS + "*"):
             old.unlink(missing_ok=True)
+        if folder_too and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     except NotADirectoryError:
         return  # there is none; the first write will say what is wrong
     except OSError as error:
