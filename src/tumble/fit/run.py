@@ -247,7 +247,7 @@ def _initial_model(
     rng: np.random.Generator,
     seed: int,
     device: torch.device,
-    begin: Callable[[SSRVAE], None] | None,
+    begin: Callable[[SSRVAE], None] | None = None,
 ) -> SSRVAE:
     n = max(1, min(_STATISTICS_SAMPLE, _STATISTICS_BYTES // _image_bytes(data)))
     rows = np.sort(rng.permutation(len(data))[:n])
