@@ -77,8 +77,8 @@ def two(tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     with pytest.raises(KeyboardInterrupt):
         tiny_fit(max_epochs=3, checkpoint=out / "run", callbacks=[_interrupt_at_two])
+    settings = RUNS["pretraining_resumed"]["settings"]
     with pytest.raises(KeyboardInterrupt):
-        settings = RUNS["pretraining_resumed"]["settings"]
         tiny_fit(settings=settings, checkpoint=out / "begun", callbacks=[_interrupt_at_two])
     runs = RUNS | {
         "resumed": RUNS["resumed"] | {"folder": str(out / "run")},
@@ -105,7 +105,9 @@ def _interrupt_at_two(report):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "uneven", "one_image", "unsupervised", "pretrained", "resumed", "pretraining_resumed"])
+@pytest.mark.parametrize(
+    "name", ["default", "uneven", "one_image", "unsupervised", "pretrained", "resumed", "pretraining_resumed"]
+)
 def test_two_processes_have_the_losses_of_one(two, name):
     _, records = two
     settings = dict(RUNS[name])
