@@ -222,6 +222,15 @@ def test_benchmark_tables_stay_readable_when_runs_store_much():
     assert benchmark_tables.origin(rows, {}).endswith("seeds 0 to 2, 5.")
 
 
+def test_benchmark_tables_part_what_was_set_and_where_it_ran():
+    fit = {"method": "a", "seed": 0, "accuracy": 0.5}
+    lines = benchmark_tables.tables([fit, {**fit, "settings": {"weight": 8}}, {**fit, "settings": {"weight": 9}}])
+    assert [line.rsplit("|", 2)[1].strip() for line in lines if "0.500" in line] == ["1", "1", "1"]
+    assert "weight: 8" in "\n".join(lines)
+    curve = [{**fit, "epoch": 9, "accuracy": a, "measured": {"processor": p}} for a, p in ((0.25, "x"), (0.75, "y"))]
+    assert "0.500<br>(0.250 – 0.750) | 2 |" in "\n".join(benchmark_tables.tables(curve))
+
+
 def test_a_checkout_without_results_builds_too(tmp_path):
     assert "No results" in generated_pages.benchmarks(tmp_path / "missing", tmp_path)
 

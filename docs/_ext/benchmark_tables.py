@@ -29,13 +29,14 @@ def tables(rows: list[Row]) -> list[str]:
 
 
 def _last_epochs(rows: list[Row]) -> list[Row]:
-    """Keep the last row of each fit."""
+    """Keep the last row of each fit; on another processor it is another fit."""
     kept: dict[str, Row] = {}
     for k, row in enumerate(rows):
         if "epoch" not in row:
             kept[f"row {k}"] = row
             continue
-        fit = str({key: row[key] for key in row if key == "seed" or _is_case(key, row[key])})
+        case = {key: row[key] for key in row if key == "seed" or _is_case(key, row[key])}
+        fit = str((case, row.get("measured", {}).get("processor")))
         if fit not in kept or kept[fit]["epoch"] <= row["epoch"]:
             kept[fit] = row
     return [{key: value for key, value in row.items() if key != "epoch"} for row in kept.values()]
@@ -77,7 +78,7 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
 
 
 def _is_measure(key: str, value: Any) -> bool:
-    if key in _SETTINGS:
+    if key in (*_SETTINGS, "settings"):
         return False
     if isinstance(value, dict):
         return bool(value) and all(isinstance(part, int | float) for part in value.values())
