@@ -12,6 +12,10 @@ CPU = torch.device("cpu")
 NET = {"encoder_channels": (4, 8), "hidden": 8}
 
 
+class Killed(Exception):
+    """Stands for a crash."""
+
+
 def cards(n=3, *, labelled=0.5, seed=0):
     """Images of four classes, 24 px a side, `n` of each, of which a part is labelled."""
     made = make_cards(n, random_state=seed)

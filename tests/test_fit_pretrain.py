@@ -7,9 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers_fit import NET, cards, same_weights, tiny_fit
+from helpers_fit import NET, Killed, cards, same_weights, tiny_fit
 from rich.console import Console
-from test_fit_resume import Killed
 
 from tumble import SSRVAEClassifier
 from tumble.console import ProgressDisplay

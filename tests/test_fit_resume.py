@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_fit import cards, same_weights, tiny_fit
+from helpers_fit import Killed, cards, same_weights, tiny_fit
 from safetensors.torch import load_file
 
 from tumble.errors import ConfigError, ModelFileError
 from tumble.fit import BestWeights, Checkpoint, EarlyStopping
 from tumble.fit.state import RunState, fingerprint, read_state, write_state
-
-
-class Killed(Exception):
-    """Stands for a crash."""
 
 
 def crash_after(epoch):
