@@ -194,6 +194,8 @@ def arguments(
         parser.add_argument(
             "--methods", nargs="+", choices=methods, default=list(default_methods), help=f"(default: {shown})"
         )
+    if "pyroved" in methods:
+        parser.add_argument("--pyroved-minutes", type=float, metavar="M", help="end a fit of pyroVED after M minutes")
     return parser
 
 

@@ -150,13 +150,21 @@ def compare(
         name, estimator, _ = METHODS[method]
         ours = estimator is SSRVAEClassifier
         full_case = with_options({"method": name + suffix, **case}, options, uses_settings=ours)
+        limit = _limit(options) if estimator is PyrovedClassifier else {}
 
-        def work(method: str = method) -> Row:
+        def work(method: str = method, limit: Row = limit) -> Row:
             model = make(method, case["seed"], {**(settings or {}), **options.settings}, quick=options.quick)
-            fitted, seconds = fit(model, data())
-            return {**score(fitted, data()), "seconds": seconds}
+            fitted, seconds = fit(model.set_params(**limit), data())
+            steps = {"n_steps": fitted.n_steps_} if limit else {}
+            return {**score(fitted, data()), "seconds": seconds, **steps}
 
-        record.measure(full_case, work)
+        record.measure({**full_case, **limit}, work)
+
+
+def _limit(options: argparse.Namespace) -> Row:
+    """Give the parameters of pyroVED's estimator that end its fit in time; they tell its rows apart."""
+    minutes = getattr(options, "pyroved_minutes", None)
+    return {} if minutes is None else {"max_seconds": 60 * minutes}
 
 
 def fit(model: Any, split: Split) -> tuple[Fitted, float]:

@@ -157,6 +157,16 @@ def test_pyroved_stops_when_its_time_is_up():
 
 
 @pytest.mark.usefixtures("pyroved")
+def test_time_of_pyroved_is_limited_and_told(tmp_path):
+    from benchmarks.agglomerates import main
+
+    out = tmp_path / "agglomerates.json"
+    main(["--methods", "pyroved", "--seeds", "1", "--quick", "--pyroved-minutes", "0", "--out", str(out)])
+    (row,) = json.loads(out.read_text())["rows"]
+    assert (row["max_seconds"], row["n_steps"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("pyroved")
 def test_step_of_pyroved_is_timed(tmp_path):
     from benchmarks.speed import main
 
