@@ -10,6 +10,7 @@ from sklearn.base import clone
 from tumble import RVAE, SSRVAEClassifier
 from tumble.datasets import make_cards
 from tumble.errors import ConfigError, DataError, LabelError, NotFittedError
+from tumble.fit.run import Run
 from tumble.model import objectives
 from tumble.types import Pose
 from tumble.validation import check_labels
@@ -276,6 +277,7 @@ def test_bad_labels_are_named(cards, y, message):
         {"degradation": -1},
         {"max_epochs": 0},
         {"pretrain_epochs": -1},
+        {"ema_decay": 1.0},
         {"learning_rate": -1},
         {"labelled_orientation": "up"},
         {"device": "abacus"},
@@ -424,6 +426,7 @@ def test_errors_of_an_unsupervised_model(tumbled, unsupervised):
         {"labelled_orientation": "arbitrary", "degradation": 0.5},
         {"encoder_channels": (8,), "angle_posterior": "projected"},
         {"pretrain_epochs": 1},
+        {"ema_decay": 0.5},
     ],
     ids=lambda c: next(iter(c)),
 )
@@ -455,6 +458,20 @@ def test_only_the_fine_classifier_has_the_symmetry_of_what_it_may_not_tell_apart
     config = quick(max_epochs=1, hidden=16, **changes).fit(X, y).model_.config
     assert (config.classifier, config.symmetry) == network
     assert config.hidden_layer == (config.classifier == "fast")
+
+
+def test_the_running_mean_is_as_long_as_asked(cards, monkeypatch):
+    X, y = cards[0][:, ::3, ::3], cards[1]
+    runs = []
+    monkeypatch.setattr(Run, "finish", lambda run: runs.append(run))
+    for decay in (0.0, 0.9):
+        quick(max_epochs=8, ema_decay=decay).fit(X, y)
+        RVAE(max_epochs=8, hidden=16, ema_decay=decay, novelty_score=False, random_state=0).fit(X)
+    *without, semi, alone = [(run.teacher.model.state_dict(), run.model.state_dict()) for run in runs]
+    for mean, last in without:
+        assert all(torch.equal(mean[name], last[name]) for name in mean if mean[name].is_floating_point())
+    for mean, last in (semi, alone):
+        assert not torch.equal(mean["encoder.features_layer.weight"], last["encoder.features_layer.weight"])
 
 
 def test_likelihood_follows_the_method(cards):

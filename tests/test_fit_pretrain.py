@@ -211,12 +211,20 @@ def test_what_an_older_run_left_is_removed_and_not_read(tmp_path):
         pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
     left = tmp_path / STAGE / "run.json"
     left.write_text("damaged")
-    tiny_fit(max_epochs=1, checkpoint=tmp_path, resume=True)  # needs no pre-training
+    tiny_fit(max_epochs=1, checkpoint=tmp_path)  # needs no pre-training
     assert not left.exists()
     left.parent.mkdir()
     (left.parent / "notes.txt").write_text("mine")
     tiny_fit(max_epochs=1, checkpoint=tmp_path)
     assert (left.parent / "notes.txt").exists()
+
+
+def test_a_fit_without_pretraining_does_not_go_on_from_one(tmp_path):
+    with pytest.raises(Killed):
+        pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
+    with pytest.raises(ConfigError, match=r"has not ended its pre-training, and pretrain_epochs=0\. Give what"):
+        tiny_fit(max_epochs=2, checkpoint=tmp_path, resume=True)
+    assert same_weights(pretrained(checkpoint=tmp_path, resume=True).model, pretrained().model)
 
 
 def test_labels_may_change_while_there_are_none_in_use(tmp_path):

@@ -66,6 +66,8 @@ class RVAE(ImageModel):
         Of AdamW, 2e-3 by default (Adam, 5e-4, for the paper's method).
     weight_decay : float, default=1e-3
         Of AdamW.
+    ema_decay : float, default=0.995
+        Of the running mean of the weights, per step, which is the model in the end; 0 takes the weights as they are.
     kl_weight : float, default=1.0
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     generative_weight, pose_weight : float, default=1.0
@@ -130,6 +132,7 @@ class RVAE(ImageModel):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         weight_decay: float = 1e-3,
+        ema_decay: float = 0.995,
         kl_weight: float = 1.0,
         generative_weight: float = 1.0,
         pose_weight: float = 1.0,
@@ -161,6 +164,7 @@ class RVAE(ImageModel):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
         self.kl_weight = kl_weight
         self.generative_weight = generative_weight
         self.pose_weight = pose_weight

@@ -100,6 +100,9 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         paper's method.)
     weight_decay : float, default=1e-3
         Of AdamW.
+    ema_decay : float, default=0.995
+        Of the running mean of the weights, per step, which is the teacher of the pseudo-labels and the model in the
+        end; 0 takes the weights as they are. The paper's method has none.
     kl_weight : float, default=1.0
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     pseudo_label_threshold : float, default=0.95
@@ -198,6 +201,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         labelled_batch_size: int = 64,
         learning_rate: float | None = None,
         weight_decay: float = 1e-3,
+        ema_decay: float = 0.995,
         kl_weight: float = 1.0,
         pseudo_label_threshold: float = 0.95,
         pseudo_label_weight: float = 1.0,
@@ -239,6 +243,7 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         self.labelled_batch_size = labelled_batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
         self.kl_weight = kl_weight
         self.pseudo_label_threshold = pseudo_label_threshold
         self.pseudo_label_weight = pseudo_label_weight

@@ -1,11 +1,10 @@
-"""The training loop: data and settings in, a fitted model and its history out."""
+"""The training: data and settings in, a fitted model and its history out."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,23 +17,22 @@ from tumble.fit.distributed import join_processes
 from tumble.fit.objective import DefaultObjective
 from tumble.fit.pretrain import begin_with, draw_with_classifier, without_labels
 from tumble.fit.run import Run
+from tumble.fit.session import FitResult, Session, mattering
 from tumble.fit.state import (
     RunState,
     check_identity,
-    damaged,
     defaults_of,
     discard_state,
     fingerprint,
+    has_state,
     read_state,
-    write_state,
 )
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
-    from torch import Tensor
 
     from tumble.fit.batches import TrainingData
     from tumble.fit.config import FitConfig
@@ -46,30 +44,6 @@ if TYPE_CHECKING:
     _AnyCallback = Callable[[EpochReport], None]
 
 __all__ = ["EpochReport", "FitResult", "fit_ssrvae"]
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A fitted model and how it came about.
-
-    Parameters
-    ----------
-    model : SSRVAE
-        In evaluation mode; weights are the running mean over the run.
-    history : dict of str to list of float
-        One value per epoch and curve.
-    stop_reason : str
-        Why training ended: "max_epochs", or what a callback gave as its reason.
-    seconds : float
-        Wall time; of a resumed run, that of all its parts.
-    """
-
-    model: SSRVAE
-    history: dict[str, list[float]] = field(default_factory=dict)
-    stop_reason: str = ""
-    seconds: float = 0.0
 
 
 def fit_ssrvae(
@@ -157,6 +131,11 @@ def fit_ssrvae(
     ranks.check_same("X and y", fingerprint(data))
     # All processes have read the state when this returns, so that it may be removed or replaced.
     ranks.check_same("checkpoint", _digest(state or before))
+    if folder is not None and resume and not wanted and state is None and has_state(folder / PRETRAINING):
+        raise ConfigError(
+            f"checkpoint={str(folder)!r}: it is of a run that has not ended its pre-training, and pretrain_epochs=0. "
+            "Give what that run was given, another folder, or resume=False to start anew."
+        )
     seed = _agreed_seed(seed, state or before, ranks)
     task = _Task(data, model_config, settings, objective, class_prior, validation, seed, ranks, callbacks)
     if ranks.leads and state is None:  # at once: a kill must not leave what an older run wrote
@@ -225,7 +204,7 @@ class _Task:
             ranks=self.ranks,
             begin=self.begin,
         )
-        session = _Session(run, self.validation, callbacks, identity, started, self.stage)
+        session = Session(run, self.validation, callbacks, identity, started, self.stage)
         if folder is not None and state is not None:
             check_identity(folder, state.identity, identity, self._older())
         return session.fit(folder, state)
@@ -241,7 +220,7 @@ class _Task:
             "class_prior": None if self.class_prior is None else self.class_prior.tolist(),
             "seed": self.seed,
             "device": self.ranks.device.type,
-            "callbacks": [[type(c).__name__, c.settings()] for c in _mattering(self.callbacks)],
+            "callbacks": [[type(c).__name__, c.settings()] for c in mattering(self.callbacks)],
         }
 
     def _older(self) -> dict[str, Any]:
@@ -279,127 +258,9 @@ def _settings_of(objective: Objective, read: Callable[[Any], dict[str, Any]] = d
     return read(objective)
 
 
-def _mattering(callbacks: Sequence[_AnyCallback]) -> list[Callback]:
-    return [c for c in callbacks if isinstance(c, Callback) and c.matters]
-
-
 def _agreed_seed(seed: int | None, state: RunState | None, ranks: Ranks) -> int:
     """Give the seed: the one asked for, that of the run that goes on, or a new one; the same in all processes."""
     if seed is None:
         found = state.identity.get("seed") if state is not None else None
         seed = found if isinstance(found, int) else int(np.random.default_rng().integers(2**31 - 1))
     return ranks.int_from_leader(seed)
-
-
-class _Session:
-    """A run with its curves and callbacks, and what callbacks may do with it."""
-
-    def __init__(
-        self,
-        run: Run,
-        validation: TrainingData | None,
-        callbacks: Sequence[_AnyCallback],
-        identity: dict[str, Any],
-        started: float,
-        stage: str,
-    ) -> None:
-        self._run, self._validation, self._identity, self._started = run, validation, identity, started
-        self._stage = stage
-        # The other processes follow what the leader's callbacks decide.
-        self._callbacks = callbacks if run.ranks.leads else []
-        self._history: dict[str, list[float]] = {}
-        self._epoch = 0
-        self._stop_reason = ""
-        self._seconds_before = 0.0
-        # When this stage began, or went on: how long an epoch takes is told from there.
-        self._began_epoch, self._began_s = 0, 0.0
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a callback has asked for the end."""
-        return bool(self._stop_reason)
-
-    def request_stop(self, reason: str) -> None:
-        """End training after this epoch; the first reason given is kept."""
-        self._stop_reason = self._stop_reason or reason
-
-    def weights(self) -> dict[str, Tensor]:
-        """Copy the weights that the fit would return if it ended now."""
-        return {name: t.clone() for name, t in self._run.teacher.model.state_dict().items()}
-
-    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the weights that the fit returns."""
-        self._run.teacher.model.load_state_dict(weights)
-
-    def fit(self, folder: Path | None, state: RunState | None) -> FitResult:
-        """Train from the beginning or from a state to the end."""
-        run, ours = self._run, [c for c in self._callbacks if isinstance(c, Callback)]
-        with run.ready():
-            try:
-                for callback in ours:
-                    callback.start(self)
-                if folder is not None and state is not None:
-                    self._restore(folder, state)
-                self._began_epoch, self._began_s = self._epoch, self._seconds()
-                while self._epoch < run.n_epochs and not self.stopping:
-                    self._one_epoch()
-                for callback in ours:
-                    callback.end(self)
-            finally:
-                for callback in ours:
-                    callback.close()
-            for tensor in run.teacher.model.state_dict().values():
-                run.ranks.from_leader(tensor)
-            run.finish()
-        return FitResult(run.teacher.model, self._history, self._stop_reason or "max_epochs", self._seconds())
-
-    def _one_epoch(self) -> None:
-        run = self._run
-        self._epoch += 1
-        means = run.epoch(self._epoch)
-        if self._validation is not None:
-            means |= run.validate(self._validation)
-        for name, value in means.items():
-            self._history.setdefault(name, []).append(value)
-        log.debug("%s: epoch %d of %d: %s", self._stage, self._epoch, run.n_epochs, means)
-        elapsed = self._seconds()
-        per_epoch = (elapsed - self._began_s) / (self._epoch - self._began_epoch)
-        remaining = per_epoch * (run.n_epochs - self._epoch)
-        report = EpochReport(self._epoch, run.n_epochs, means, elapsed, remaining, self, self._stage)
-        for callback in self._callbacks:
-            callback(report)
-        self._stop_reason = run.ranks.text_from_leader(self._stop_reason)
-
-    def _seconds(self) -> float:
-        return self._seconds_before + time.perf_counter() - self._started
-
-    def save(self, folder: Path) -> None:
-        """Write the whole state of the run into a folder."""
-        values = {
-            "epoch": self._epoch,
-            "stop_reason": self._stop_reason,
-            "history": self._history,
-            "seconds": self._seconds(),
-            "run": self._run.values(),
-        }
-        tensors = self._run.tensors()
-        kept = [c.state() for c in _mattering(self._callbacks)]
-        values["callbacks"] = [plain for plain, _ in kept]
-        for i, (_, own) in enumerate(kept):
-            tensors |= {f"callback.{i}.{name}": t for name, t in own.items()}
-        write_state(folder, RunState(self._identity, values, tensors))
-
-    def _restore(self, folder: Path, state: RunState) -> None:
-        values, tensors = state.values, state.tensors
-        try:
-            self._run.load(values["run"], tensors)
-            self._epoch, self._stop_reason = int(values["epoch"]), str(values["stop_reason"])
-            self._history = {name: [float(v) for v in curve] for name, curve in values["history"].items()}
-            self._seconds_before = float(values["seconds"])
-            for i, callback in enumerate(_mattering(self._callbacks)):
-                prefix = f"callback.{i}."
-                own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-                callback.load(values["callbacks"][i], own)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise damaged(folder, error) from error
-        log.info("%s: going on after epoch %d of %d", folder, self._epoch, self._run.n_epochs)

@@ -37,6 +37,7 @@ __all__ = [
     "defaults_of",
     "discard_state",
     "fingerprint",
+    "has_state",
     "load_optimiser",
     "load_weights",
     "optimiser_tensors",
@@ -133,6 +134,11 @@ def _replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def has_state(folder: Path) -> bool:
+    """Tell whether there is a checkpoint in a folder, damaged or not."""
+    return (folder / _RUN).is_file()
 
 
 def discard_state(folder: Path, *, folder_too: bool = False) -> None:
