@@ -5,6 +5,8 @@ after the classes are. For each suit, over the test cards:
 
 - ``scale``, ``shear``: greatest absolute Spearman correlation of a latent factor with the scale, and of another with
   the shear. Of the two shears it is their sum: their difference is a rotation, which the pose takes.
+- ``unturned_scale``, ``unturned_shear``: the least of these correlations over the suits along the axes as the training
+  left them (see `tumble.fit.factors`).
 - ``angle``: greatest circular-linear correlation of a latent factor with the true angle, from 0 (the factors know
   nothing of the angle, as they should) to 1; for the diamond modulo its half turn.
 - ``angle_error_deg``, ``shift_error_px``: median error of the angle against the polar angle, modulo the symmetry, and
@@ -45,9 +47,9 @@ def _rank_correlation(values: _Float, factor: _Float) -> float:
     return abs(float(spearmanr(values, factor).statistic)) if np.ptp(values) > 0 else 0.0
 
 
-def score(model: Fitted, split: data.Split) -> Row:
-    """Correlations of the latent factors for each suit, and the errors of the pose."""
-    z, truth = model.transform(split.X_test), split.truth
+def correlations(z: _Float, split: data.Split) -> Row:
+    """Correlations of latent factors (n, latent_dim) with scale, shear and angle, for each suit."""
+    truth = split.truth
     found: Row = {"scale": {}, "shear": {}, "angle": {}}
     for k, suit in enumerate(split.classes):
         own = split.y_test == k
@@ -60,10 +62,21 @@ def score(model: Fitted, split: data.Split) -> Row:
         with_shear.pop(followed)
         found["shear"][suit] = max(with_shear, default=0.0)
         found["angle"][suit] = max(circular_linear_correlation(f, angle) for f in factors)
+    return found
+
+
+def score(model: Fitted, split: data.Split) -> Row:
+    """Correlations of the latent factors for each suit, and the errors of the pose."""
+    z = model.transform(split.X_test)
+    found = correlations(z, split)
     means = {f"mean_{name}": float(np.mean(list(values.values()))) for name, values in found.items()}
+    # The axes as the training left them; a rotation is undone by its transpose.
+    turn = model.model_.turn
+    before = found if turn is None else correlations(z @ turn.cpu().numpy().T, split)
+    unturned = {f"unturned_{name}": min(before[name].values()) for name in ("scale", "shear")}
     accuracy = float(np.mean(model.predict(split.X_test) == split.y_test))
     spread = {"angle_spread_deg": angle_spreads(model, split)}
-    return {"accuracy": accuracy, **means, **found, **pose_errors(model, split), **spread}
+    return {"accuracy": accuracy, **means, **found, **unturned, **pose_errors(model, split), **spread}
 
 
 def angle_spreads(model: Fitted, split: data.Split) -> Row:

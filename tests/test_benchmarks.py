@@ -8,9 +8,11 @@ import json
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
 # The benchmarks stand beside the package, which is all that is installed.
@@ -317,8 +319,9 @@ def test_reliability_and_circular_correlation():
 class Seer:
     """Knows pose and factors of the test cards, as far as it is told to."""
 
-    def __init__(self, truth, factors, offset_deg=0.0):
+    def __init__(self, truth, factors, offset_deg=0.0, turn=None):
         self.truth, self.factors, self.offset = truth, factors, np.radians(offset_deg)
+        self.model_ = SimpleNamespace(turn=turn)
 
     def transform(self, X):
         return self.factors
@@ -342,6 +345,19 @@ def test_scale_and_shear_are_looked_for_in_different_factors():
     mixed = score_factors(Seer(truth, np.column_stack([both, np.zeros(len(both))])), split)
     assert 0.5 < mixed["mean_scale"] < 0.9
     assert mixed["mean_shear"] == 0
+
+
+def test_what_the_turn_of_the_axes_is_worth_is_told():
+    truth = make_cards(60, angle=180, random_state=0)
+    split = Split(truth.X, truth.y, truth.X, truth.y, truth.classes, truth)
+    standard = [(v - v.mean()) / v.std() for v in (truth.scale, truth.shear.sum(axis=1))]
+    factors, half = np.column_stack(standard), torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / 2**0.5
+    said = score_factors(Seer(truth, factors, turn=half), split)  # training left half of both in each
+    assert min(said["scale"].values()) == pytest.approx(1)
+    assert 0.4 < said["unturned_scale"] < 0.9
+    assert 0.4 < said["unturned_shear"] < 0.9
+    untouched = score_factors(Seer(truth, factors), split)
+    assert untouched["unturned_scale"] == min(untouched["scale"].values())
 
 
 def test_the_spread_of_the_angle_leaves_out_what_all_of_a_suit_are_off_by():
