@@ -56,19 +56,6 @@ GENERATIVE, CONTRASTIVE = "generative pre-training", "contrastive pre-training"
 IDEAS = (NOTHING, ALIGNMENT, GENERATIVE, CONTRASTIVE)
 #: Optimiser steps of the contrastive pre-training.
 _CONTRASTIVE_STEPS = 1500
-#: What `docs/model.md` advises for images like these.
-_BEST_OF_PLANKTON: Row = {
-    **plankton.SETTINGS,
-    "classifier": "detailed",
-    "invariances": ["rotation", "translation", "reflection"],
-    "intensity_jitter": 0.4,
-    "degradation": 0.25,
-    "scale_jitter": 0.25,
-    "pseudo_label_weight": 0.0,
-    "predict_views": 8,
-    "max_epochs": 64,
-    "precision": "bfloat16",
-}
 
 
 @torch.no_grad()
@@ -224,7 +211,7 @@ def sets_of_data(options: argparse.Namespace) -> dict[str, _Set]:
         # Without pseudo-labels the teacher has no say.
         pretrained = (NOTHING, GENERATIVE, CONTRASTIVE)
         found["plankton"] = _Set(organisms, plankton.SETTINGS, 62)
-        found["plankton, best settings"] = _Set(organisms, _BEST_OF_PLANKTON, 83, pretrained)
+        found["plankton, best settings"] = _Set(organisms, {**plankton.SETTINGS, **plankton.BEST}, 83, pretrained)
     return found
 
 

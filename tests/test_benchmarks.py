@@ -448,3 +448,19 @@ def test_benchmark_runs_and_measures_nothing_twice(name, tmp_path, plankton_file
     first = out.read_bytes()
     main(argv)
     assert out.read_bytes() == first
+
+
+def test_best_settings_of_plankton_are_those_of_the_docs_and_those_given_come_on_top(tmp_path, plankton_file):
+    main, out = importlib.import_module("benchmarks.plankton").main, tmp_path / "plankton.json"
+    argv = ["--data", str(plankton_file), "--quick", "--seeds", "1", "--methods", "tumble", "--out", str(out)]
+    main([*argv, "--best", "--set", "predict_views=2"])
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["settings"].pop("predict_views") == 2
+    advice = (Path(__file__).parents[1] / "docs/how-to/settings.md").read_text()
+    told = {
+        "max_epochs": "`max_epochs` for 1,500 optimiser steps",
+        "invariances": '`"reflection"` among the invariances',
+    }
+    told["classifier"] = '`classifier="detailed"`'
+    for name, value in row["settings"].items():
+        assert name == "precision" or told.get(name, f"`{name}={value}`".replace(".0`", "`")) in advice

@@ -9,14 +9,8 @@ from scipy import special, stats
 from torch.distributions import Normal
 from torch.distributions import VonMises as TorchVonMises
 
-from tumble.model.angles import (
-    ANGLE_MODE_PRIOR,
-    N_ANGLE_MODES,
-    CircularMixture,
-    NormalAngle,
-    ProjectedNormal,
-    VonMises,
-)
+from tumble.model.angle_mixture import ANGLE_MODE_PRIOR, N_ANGLE_MODES, CircularMixture
+from tumble.model.angles import NormalAngle, ProjectedNormal, VonMises
 from tumble.model.config import ModelConfig
 from tumble.model.distributions import WrappedNormal, missing_length
 from tumble.model.ssrvae import SSRVAE

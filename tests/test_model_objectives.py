@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from tumble.model import objectives
-from tumble.model.angles import CircularMixture, NormalAngle
+from tumble.model.angle_mixture import CircularMixture
+from tumble.model.angles import NormalAngle
 from tumble.model.config import ModelConfig
 from tumble.model.coordinates import Placement
 from tumble.model.distributions import kl_normal

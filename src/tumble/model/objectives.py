@@ -120,7 +120,7 @@ def elbo_terms(
     prior : PosePrior
         p(pose).
     max_modes : int, default=2
-        Modes of the angle that are visited per observation, see :class:`tumble.model.angles.CircularMixture`.
+        Modes of the angle that are visited per observation, see :class:`tumble.model.angle_mixture.CircularMixture`.
     generator : torch.Generator, optional
         Source of the draws.
 

@@ -21,14 +21,8 @@ from torch import Tensor, nn
 from torch.distributions import ContinuousBernoulli, Normal
 from torch.nn import functional as F
 
-from tumble.model.angles import (
-    N_ANGLE_MODES,
-    AnglePosterior,
-    CircularMixture,
-    NormalAngle,
-    ProjectedNormal,
-    VonMises,
-)
+from tumble.model.angle_mixture import N_ANGLE_MODES, CircularMixture
+from tumble.model.angles import AnglePosterior, NormalAngle, ProjectedNormal, VonMises
 from tumble.model.coordinates import canonical_affine, place, wrap_angle
 from tumble.model.dense import CoordinateDecoder, DenseClassifier, DenseDecoder, DenseEncoder
 from tumble.model.nets import Classifier, ConvTrunk, Encoder, FineTrunk, NoveltyHead, TemplateDecoder
