@@ -31,14 +31,12 @@ WITHOUT: dict[str, Row] = {
     "modes of the angle (one Normal instead)": {"angle_posterior": "normal"},
     "weight decay": {"weight_decay": 0.0},
     "running mean of the weights": {"ema_decay": 0.0},
-    "canonical image (a network of each pixel's position instead)": {"decoder": "coordinate"},
 }
 #: Digits are told apart by the classifier alone: what serves the pose is judged on the cards.
 _OF_THE_POSE = (
     "consistency and supervision of the pose",
     "supervision of the pose by upright labels",
     "modes of the angle (one Normal instead)",
-    "canonical image (a network of each pixel's position instead)",
 )
 #: Seeds of the data below those of the tests: `benchmarks.data` adds them to bases above 900,000.
 TUNING = -900_000
