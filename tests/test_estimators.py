@@ -281,6 +281,7 @@ def test_bad_labels_are_named(cards, y, message):
         {"learning_rate": -1},
         {"labelled_orientation": "up"},
         {"device": "abacus"},
+        {"device": "meta"},
         {"class_prior": [0.5, 0.5]},
         {"batch_size": 2.5},
         {"random_state": "lucky"},

@@ -430,7 +430,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()  # "meta" has shapes without numbers
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device!r}: torch cannot use it here. Use 'auto' or 'cpu'.") from error
     return resolved
