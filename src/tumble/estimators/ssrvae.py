@@ -58,8 +58,8 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
         Networks that classify and infer.
     classifier : {"fast", "detailed", "fine"}, default="fast"
         Convolutions that classify. "detailed" begins at half resolution where "fast" begins at a quarter; a step costs
-        some four times as much. "fine" also is invariant to quarter turns by construction where "rotation" is among
-        the invariances (and to mirror images with "reflection"); a step costs ten to fifteen times that of "fast".
+        two to five times as much. "fine" also is invariant to quarter turns by construction where "rotation" is among
+        the invariances (and to mirror images with "reflection"); a step costs ten to twenty times that of "fast".
     predict_views : int, default=1
         Classes are averaged over this many turned copies of an image at prediction, at as many times the cost. They
         are spread over the circle, or over a quarter of it where the classifier is invariant to quarter turns.
