@@ -456,7 +456,7 @@ def test_best_settings_of_plankton_are_those_of_the_docs_and_those_given_come_on
     main([*argv, "--best", "--set", "predict_views=2"])
     (row,) = json.loads(out.read_text())["rows"]
     assert row["settings"].pop("predict_views") == 2
-    advice = (Path(__file__).parents[1] / "docs/how-to/settings.md").read_text()
+    advice = " ".join((Path(__file__).parents[1] / "docs/how-to/settings.md").read_text().split())
     told = {
         "max_epochs": "`max_epochs` for 1,500 optimiser steps",
         "invariances": '`"reflection"` among the invariances',
