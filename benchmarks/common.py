@@ -24,6 +24,8 @@ Row = dict[str, Any]
 
 #: What each row says of how it was measured, beside its date: rows of one file may come from several runs.
 _OF_A_ROW = ("tumble", "commit", "processor", "device", "threads", "torch")
+#: What tells a row apart from one without it.
+_ONLY_WHERE_GIVEN = ("quick", "settings", "max_seconds")
 #: Results of --quick are kept apart: they show that a benchmark runs, and are of no other use.
 _QUICK_FOLDER = Path("outputs/benchmarks")
 
@@ -112,8 +114,8 @@ class Record:
         temporary.replace(self.path)
 
     def _rows_of(self, case: Row) -> list[Row]:
-        # "quick" and "settings" stand only in rows that have them: a row that has them is another case.
-        case = {"quick": None, "settings": None, **_plain(case)}
+        # These stand only in rows that have them: a row that has them is another case.
+        case = {**dict.fromkeys(_ONLY_WHERE_GIVEN), **_plain(case)}
         return [row for row in self.rows if all(row.get(key) == value for key, value in case.items())]
 
     def _is_current(self, row: Row) -> bool:
@@ -130,8 +132,7 @@ class Record:
         """
         worst = max if less_is_better else min
         rows = [row for row in self.rows if row.get(value) is not None]
-        if any("settings" in row for row in rows):
-            group = [*group, "settings"]
+        group = [*group, *(name for name in _ONLY_WHERE_GIVEN if any(name in row for row in rows) and name != "quick")]
         groups: dict[tuple[str, ...], list[float]] = {}
         for row in rows:
             groups.setdefault(tuple(_short(row.get(name, "")) for name in group), []).append(row[value])
@@ -195,8 +196,16 @@ def arguments(
             "--methods", nargs="+", choices=methods, default=list(default_methods), help=f"(default: {shown})"
         )
     if "pyroved" in methods:
-        parser.add_argument("--pyroved-minutes", type=float, metavar="M", help="end a fit of pyroVED after M minutes")
+        end = "end a fit of pyroVED after M minutes"
+        parser.add_argument("--pyroved-minutes", type=_minutes, metavar="M", help=end)
     return parser
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of minutes, 0 or more")
+    return value
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,8 +5,8 @@ after the classes are. For each suit, over the test cards:
 
 - ``scale``, ``shear``: greatest absolute Spearman correlation of a latent factor with the scale, and of another with
   the shear. Of the two shears it is their sum: their difference is a rotation, which the pose takes.
-- ``unturned_scale``, ``unturned_shear``: the least of these correlations over the suits along the axes as the training
-  left them (see `tumble.fit.factors`).
+- ``least_unturned_scale``, ``least_unturned_shear``: the least of these correlations over the suits, along the axes as
+  the training left them (see `tumble.fit.factors`).
 - ``angle``: greatest circular-linear correlation of a latent factor with the true angle, from 0 (the factors know
   nothing of the angle, as they should) to 1; for the diamond modulo its half turn.
 - ``angle_error_deg``, ``shift_error_px``: median error of the angle against the polar angle, modulo the symmetry, and
@@ -73,7 +73,7 @@ def score(model: Fitted, split: data.Split) -> Row:
     # The axes as the training left them; a rotation is undone by its transpose.
     turn = model.model_.turn
     before = found if turn is None else correlations(z @ turn.cpu().numpy().T, split)
-    unturned = {f"unturned_{name}": min(before[name].values()) for name in ("scale", "shear")}
+    unturned = {f"least_unturned_{name}": min(before[name].values()) for name in ("scale", "shear")}
     accuracy = float(np.mean(model.predict(split.X_test) == split.y_test))
     spread = {"angle_spread_deg": angle_spreads(model, split)}
     return {"accuracy": accuracy, **means, **found, **unturned, **pose_errors(model, split), **spread}

@@ -97,14 +97,18 @@ def make(method: str, seed: int, settings: Row | None = None, *, quick: bool = F
         Whether to make the run as short as can be.
     """
     _, estimator, own = METHODS[method]
-    settings = dict(settings or {})
-    if estimator is not SSRVAEClassifier:
-        shared = _OF_THE_DATA if "network" in own else (*_OF_THE_DATA, *_OF_THE_NETWORK)
-        settings = supported(estimator, {name: settings[name] for name in shared if name in settings})
+    settings = dict(settings or {}) if estimator is SSRVAEClassifier else _taken(method, settings or {})
     settings |= own
     if quick:
         settings |= supported(estimator, _QUICK)
     return estimator(**{**settings, "random_state": seed})
+
+
+def _taken(method: str, settings: Row) -> Row:
+    """Give those of `SSRVAEClassifier`'s settings that a competitor takes over."""
+    _, estimator, own = METHODS[method]
+    shared = _OF_THE_DATA if "network" in own else (*_OF_THE_DATA, *_OF_THE_NETWORK)
+    return supported(estimator, {name: settings[name] for name in shared if name in settings and name not in own})
 
 
 def compare(
@@ -150,12 +154,14 @@ def compare(
         name, estimator, _ = METHODS[method]
         ours = estimator is SSRVAEClassifier
         full_case = with_options({"method": name + suffix, **case}, options, uses_settings=ours)
+        if not ours and (reached := _taken(method, options.settings)):
+            full_case["settings"] = reached
         limit = _limit(options) if estimator is PyrovedClassifier else {}
 
         def work(method: str = method, limit: Row = limit) -> Row:
             model = make(method, case["seed"], {**(settings or {}), **options.settings}, quick=options.quick)
             fitted, seconds = fit(model.set_params(**limit), data())
-            steps = {"n_steps": fitted.n_steps_} if limit else {}
+            steps = {"n_steps": fitted.n_steps_} if isinstance(fitted, PyrovedClassifier) else {}
             return {**score(fitted, data()), "seconds": seconds, **steps}
 
         record.measure({**full_case, **limit}, work)

@@ -219,12 +219,17 @@ def test_what_an_older_run_left_is_removed_and_not_read(tmp_path):
     assert (left.parent / "notes.txt").exists()
 
 
-def test_a_fit_without_pretraining_does_not_go_on_from_one(tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_fit_without_pretraining_does_not_go_on_from_one(tmp_path, damaged):
     with pytest.raises(Killed):
         pretrained(checkpoint=tmp_path, callbacks=[crash_in(STAGE, 2)])
-    with pytest.raises(ConfigError, match=r"has not ended its pre-training, and pretrain_epochs=0\. Give what"):
+    if damaged:
+        (tmp_path / STAGE / "run.json").write_text("damaged")
+    with pytest.raises(ConfigError, match=r"has not ended its pre-training, and this one has none\. Give what"):
         tiny_fit(max_epochs=2, checkpoint=tmp_path, resume=True)
-    assert same_weights(pretrained(checkpoint=tmp_path, resume=True).model, pretrained().model)
+    assert (tmp_path / STAGE / "run.json").exists()
+    if not damaged:
+        assert same_weights(pretrained(checkpoint=tmp_path, resume=True).model, pretrained().model)
 
 
 def test_labels_may_change_while_there_are_none_in_use(tmp_path):

@@ -187,7 +187,7 @@ def fit(
     translation: opt.TranslationOption = 0.03,
     classifier: Annotated[
         str | None,
-        typer.Option(help="fast, detailed (classes that differ in details; some four times slower) or fine."),
+        typer.Option(help="fast, detailed (classes that differ in details; two to five times slower) or fine."),
     ] = None,
     degradation: Annotated[
         float | None,

@@ -430,7 +430,9 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.zeros(1, device=resolved).item()  # "meta" has shapes without numbers
+        torch.empty(0, device=resolved)
+        if resolved.type == "meta":
+            raise RuntimeError("it has shapes and no numbers")
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device!r}: torch cannot use it here. Use 'auto' or 'cpu'.") from error
     return resolved

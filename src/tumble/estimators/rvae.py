@@ -67,7 +67,7 @@ class RVAE(ImageModel):
     weight_decay : float, default=1e-3
         Of AdamW.
     ema_decay : float, default=0.995
-        Of the running mean of the weights, per step, which is the model in the end; 0 takes the weights as they are.
+        Of the running mean of the weights, as in :class:`SSRVAEClassifier`; the paper's method has none.
     kl_weight : float, default=1.0
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     generative_weight, pose_weight : float, default=1.0

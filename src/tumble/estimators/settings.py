@@ -71,14 +71,12 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "kl_weight", "degradation"), (0, math.inf, False)),
     **dict.fromkeys(("pseudo_label_weight", "generative_weight", "pose_weight"), (0, math.inf, False)),
     "pretrain_epochs": (0, math.inf, True),
-    # With 1 the mean would never leave the initial weights.
-    "ema_decay": (0, 0.9999, False),
     "sigma": (1e-6, math.inf, False),
     "pixel_fraction": (1e-6, 1, False),
     "rotation_range_rad": (0, math.pi + 1e-6, False),
     # Beyond these the angle is as good as known, or as good as unknown, and float32 would not do.
     "angle_prior_rad": (1e-3, 1e3, False),
-    **dict.fromkeys(("pseudo_label_threshold", "class_floor"), (0, 1, False)),
+    **dict.fromkeys(("pseudo_label_threshold", "class_floor", "ema_decay"), (0, 1, False)),
 }
 _MAY_BE_NONE = frozenset({"max_epochs", "batch_size", "learning_rate", "sigma", "class_floor", "angle_prior_rad"})
 
@@ -212,8 +210,10 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         mirror=REFLECTION in params["invariances"],
         degradation=params["degradation"],
     )
-    names: tuple[str, ...] = ("weight_decay", "ema_decay", "kl_weight", "generative_weight", "pose_weight")
-    names += ("compile", "precision", "max_epochs")
+    names = (
+        *("weight_decay", "ema_decay", "kl_weight", "generative_weight", "pose_weight"),
+        *("compile", "precision", "max_epochs"),
+    )
     chosen: dict[str, Any] = {name: params[name] for name in names}
     for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor"):
         if params.get(name) is not None:

@@ -101,8 +101,9 @@ class SSRVAEClassifier(ClassifierMixin, ImageModel):
     weight_decay : float, default=1e-3
         Of AdamW.
     ema_decay : float, default=0.995
-        Of the running mean of the weights, per step, which is the teacher of the pseudo-labels and the model in the
-        end; 0 takes the weights as they are. The paper's method has none.
+        Share of the past, per step, in the running mean of the weights, which is the teacher of the pseudo-labels and
+        the model in the end. It is reached gradually: the mean covers a tenth of the steps so far until it covers
+        1 / (1 - ema_decay). 0 takes the weights as they are, as the paper's method does.
     kl_weight : float, default=1.0
         Weight of the Kullback-Leibler terms (beta); reached over the first third of the steps.
     pseudo_label_threshold : float, default=0.95

@@ -15,11 +15,14 @@ from tumble.errors import ConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
     from torch import Tensor
+
+    #: Whatever is called after each epoch.
+    AnyCallback = Callable[["EpochReport"], None]
 
 __all__ = ["BestWeights", "Callback", "Checkpoint", "EarlyStopping", "EpochReport", "Progress", "RunHandle"]
 

@@ -71,7 +71,8 @@ class FitConfig:
     label_smoothing : float
         Of the classification loss.
     ema_decay : float
-        Of the running mean of the weights, which is the teacher and the final model.
+        Of the running mean of the weights, which is the teacher and the final model; reached gradually (see
+        :class:`tumble.fit.losses.Teacher`). 0 is no mean.
     kl_weight : float
         Weight of the divergences, reached linearly over the first third of the steps.
     class_floor : float

@@ -35,13 +35,12 @@ if TYPE_CHECKING:
     import torch
 
     from tumble.fit.batches import TrainingData
+    from tumble.fit.callbacks import AnyCallback
     from tumble.fit.config import FitConfig
     from tumble.fit.distributed import Ranks
     from tumble.fit.objective import Objective
     from tumble.model.config import ModelConfig
     from tumble.model.ssrvae import SSRVAE
-
-    _AnyCallback = Callable[[EpochReport], None]
 
 __all__ = ["EpochReport", "FitResult", "fit_ssrvae"]
 
@@ -131,9 +130,11 @@ def fit_ssrvae(
     ranks.check_same("X and y", fingerprint(data))
     # All processes have read the state when this returns, so that it may be removed or replaced.
     ranks.check_same("checkpoint", _digest(state or before))
-    if folder is not None and resume and not wanted and state is None and has_state(folder / PRETRAINING):
+    # What the leader finds counts, or the others would wait for one that has raised.
+    unfinished = ranks.int_from_leader(int(folder is not None and has_state(folder / PRETRAINING)))
+    if unfinished and resume and not wanted and state is None:
         raise ConfigError(
-            f"checkpoint={str(folder)!r}: it is of a run that has not ended its pre-training, and pretrain_epochs=0. "
+            f"checkpoint={str(folder)!r}: it is of a run that has not ended its pre-training, and this one has none. "
             "Give what that run was given, another folder, or resume=False to start anew."
         )
     seed = _agreed_seed(seed, state or before, ranks)
@@ -164,7 +165,7 @@ class _Task:
     validation: TrainingData | None
     seed: int
     ranks: Ranks
-    callbacks: Sequence[_AnyCallback]
+    callbacks: Sequence[AnyCallback]
     begin: Callable[[SSRVAE], None] | None = None
     stage: str = TRAINING
 
@@ -232,11 +233,11 @@ class _Task:
         }
 
 
-def _follows_pretraining(callback: _AnyCallback) -> bool:
+def _follows_pretraining(callback: AnyCallback) -> bool:
     return not isinstance(callback, Callback) or callback.follows_pretraining
 
 
-def _in_pretraining(callback: _AnyCallback) -> _AnyCallback:
+def _in_pretraining(callback: AnyCallback) -> AnyCallback:
     """Give what follows the pre-training in place of a callback: itself, or a checkpoint in a folder of its own."""
     return Checkpoint(callback.folder / PRETRAINING, callback.every) if isinstance(callback, Checkpoint) else callback
 
@@ -245,7 +246,7 @@ def _digest(state: RunState | None) -> str:
     return state.digest if state is not None else "0" * 64
 
 
-def _in_order(callbacks: Sequence[_AnyCallback], folder: Path | None) -> list[_AnyCallback]:
+def _in_order(callbacks: Sequence[AnyCallback], folder: Path | None) -> list[AnyCallback]:
     """Put checkpoints last, for they also keep what the other callbacks make of an epoch."""
     every = [*callbacks, Checkpoint(folder)] if folder is not None else [*callbacks]
     return sorted(every, key=lambda c: isinstance(c, Checkpoint))

@@ -11,16 +11,15 @@ from tumble.fit.callbacks import Callback, EpochReport
 from tumble.fit.state import RunState, damaged, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from tumble.fit.batches import TrainingData
+    from tumble.fit.callbacks import AnyCallback
     from tumble.fit.run import Run
     from tumble.model.ssrvae import SSRVAE
-
-    _AnyCallback = Callable[[EpochReport], None]
 
 __all__ = ["FitResult", "Session", "mattering"]
 
@@ -34,7 +33,7 @@ class FitResult:
     Parameters
     ----------
     model : SSRVAE
-        In evaluation mode; weights are the running mean over the run.
+        In evaluation mode, with the running mean of the weights (the last ones where `ema_decay` is 0).
     history : dict of str to list of float
         One value per epoch and curve.
     stop_reason : str
@@ -49,19 +48,35 @@ class FitResult:
     seconds: float = 0.0
 
 
-def mattering(callbacks: Sequence[_AnyCallback]) -> list[Callback]:
+def mattering(callbacks: Sequence[AnyCallback]) -> list[Callback]:
     """Give the callbacks whose settings and state belong to the run, and are kept with it."""
     return [c for c in callbacks if isinstance(c, Callback) and c.matters]
 
 
 class Session:
-    """A run with its curves and callbacks, and what callbacks may do with it."""
+    """A run with its curves and callbacks, and what callbacks may do with it.
+
+    Parameters
+    ----------
+    run : Run
+        The weights and their steps.
+    validation : TrainingData or None
+        Labelled images that are scored after each epoch.
+    callbacks : sequence of callable
+        In the order in which they are called; those of the leading process count.
+    identity : dict
+        What a checkpoint must be of for this run to go on from it.
+    started : float
+        By the clock of `time.perf_counter`.
+    stage : str
+        What the epochs are of, "training" or "pre-training".
+    """
 
     def __init__(
         self,
         run: Run,
         validation: TrainingData | None,
-        callbacks: Sequence[_AnyCallback],
+        callbacks: Sequence[AnyCallback],
         identity: dict[str, Any],
         started: float,
         stage: str,
