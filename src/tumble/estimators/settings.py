@@ -226,7 +226,7 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         return dataclasses.replace(_paper_config(params).loop_settings(), disorder=disorder, novelty=novelty)
     return FitConfig(
         disorder=disorder,
-        # Without labels there is one object of known orientation, see tumble.fit.reference.
+        # Without labels there are objects of known orientation, see tumble.fit.reference.
         aligned=params.get("labelled_orientation", "aligned") == "aligned",
         calibrate=params.get("calibrate", True),
         novelty=params["novelty_score"],

@@ -33,7 +33,7 @@ def without_labels(
         settings,
         max_epochs=settings.pretrain_epochs,
         pretrain_epochs=0,
-        # The one object of known orientation is the rVAE's own, see tumble.fit.reference.
+        # The objects of known orientation are the rVAE's own, see tumble.fit.reference.
         aligned=True,
         # Nothing else teaches it to draw.
         generative_weight=settings.generative_weight or 1.0,

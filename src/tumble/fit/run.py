@@ -18,7 +18,7 @@ from tumble.fit.distributed import share_rows
 from tumble.fit.factors import independent_axes
 from tumble.fit.losses import Teacher
 from tumble.fit.objective import DefaultObjective
-from tumble.fit.reference import most_typical
+from tumble.fit.reference import of_one_orientation
 from tumble.fit.state import load_optimiser, load_weights, optimiser_tensors
 from tumble.model.ssrvae import SSRVAE
 
@@ -86,10 +86,10 @@ class Run:
             kept = data.y.copy()
             kept[self.held_out] = -1
             self.data = TrainingData(data.x, kept)
+        # Of the first half of the epochs, where it differs.
+        self._data_at_first: TrainingData | None = None
         if not config.n_classes and "rotation" in config.invariances and isinstance(objective, DefaultObjective):
-            one = data.y.copy()
-            one[most_typical(data, self.rng)] = 0
-            self.data = TrainingData(data.x, one)
+            self._data_at_first, self.data = _with_a_zero(data, self.rng, ranks)
         self.generator = torch.Generator(device=ranks.device).manual_seed(seed)
         self.model = _initial_model(data, config, self.rng, seed, ranks.device, begin).train()
         if class_prior is not None:
@@ -114,7 +114,10 @@ class Run:
         """Make one pass over all images, number `number` from 1, and return the means of the parts of the loss."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for batch in self.objective.batches(self.data, self.rng, self.ranks.device):
+        data = self.data
+        if self._data_at_first is not None and number <= self.n_epochs // 2:
+            data = self._data_at_first
+        for batch in self.objective.batches(data, self.rng, self.ranks.device):
             for name, value in self._one_step(batch, number).items():
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1  # a method may have labelled images in some steps only
@@ -228,6 +231,17 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch, kl_weight: float) -> tuple[Tensor, dict[str, float]]:
         return self._objective.loss(self.model, self._teacher[0], batch, kl_weight=kl_weight, generator=self._generator)
+
+
+def _with_a_zero(data: TrainingData, rng: np.random.Generator, ranks: Ranks) -> tuple[TrainingData, TrainingData]:
+    """Label objects of about one orientation, for a beginning, and one of them, whose orientation is zero exactly."""
+    rows = of_one_orientation(data, rng)
+    # Which ones they are may hang on a rounding.
+    chosen = torch.zeros(len(data), dtype=torch.uint8)
+    chosen[rows] = 1
+    chosen[rows[0]] = 2
+    role = ranks.from_leader(chosen).numpy()
+    return TrainingData(data.x, np.where(role > 0, 0, data.y)), TrainingData(data.x, np.where(role > 1, 0, data.y))
 
 
 def _image_bytes(data: TrainingData) -> int:
