@@ -88,7 +88,8 @@ def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.
 def _disorder_of_labelled(model: SSRVAE, settings: FitConfig) -> Disorder:
     """Give the disorder that is applied to labelled images.
 
-    Without classes it is one object, which may itself be sheared as far as any: its copies must reach all others.
+    Without classes these are a few objects, in the end one, which may itself be sheared as far as any: its copies must
+    reach all others.
     """
     if model.classifier is not None:
         return settings.disorder
@@ -219,7 +220,7 @@ def _generative_losses(
     applied, alone = views.disturbed_pose.rows(n_u), model.classifier is None
     pose = objectives.pose_consistency(model, before, after, applied, sharpness=2.0 if alone else 1.0).mean()
     if alone and settings.kl_weight:
-        # Copies of one object have to set the zero of the angle first: agreement alone would make several of them.
+        # Copies of objects of known orientation have to set the zero first: agreement alone would make several of them.
         pose = pose * (kl_weight / settings.kl_weight) ** _LATE
     if n_l:
         posterior_l = model.encode(features_l, y)
