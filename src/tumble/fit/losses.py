@@ -72,7 +72,7 @@ class _Views:
 def _views(teacher: SSRVAE, batch: Batch, settings: FitConfig, generator: torch.Generator) -> _Views:
     x_labelled, undisturbed = batch.x_labelled, batch.x_unlabelled
     if settings.disorder.mirror:
-        # Upright objects stay upright in the mirror; the one that stands for all without classes lies at any angle.
+        # Upright objects stay upright in the mirror; those that stand for all without classes lie at any angle.
         x_labelled = x_labelled if teacher.classifier is None else mirror(x_labelled, generator)
         undisturbed = mirror(undisturbed, generator)
     labelled, labelled_pose = disturb_geometry(x_labelled, _disorder_of_labelled(teacher, settings), generator)

@@ -86,10 +86,10 @@ class Run:
             kept = data.y.copy()
             kept[self.held_out] = -1
             self.data = TrainingData(data.x, kept)
-        # Of the first half of the epochs, where it differs.
-        self._data_at_first: TrainingData | None = None
+        # Rows of objects of one orientation, where no label tells any: all of them at first, then the first of them.
+        self._upright: np.ndarray | None = None
         if not config.n_classes and "rotation" in config.invariances and isinstance(objective, DefaultObjective):
-            self._data_at_first, self.data = _with_a_zero(data, self.rng, ranks)
+            self._upright = _of_one_orientation(data, self.rng, ranks)
         self.generator = torch.Generator(device=ranks.device).manual_seed(seed)
         self.model = _initial_model(data, config, self.rng, seed, ranks.device, begin).train()
         if class_prior is not None:
@@ -115,8 +115,9 @@ class Run:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         data = self.data
-        if self._data_at_first is not None and number <= self.n_epochs // 2:
-            data = self._data_at_first
+        if self._upright is not None:
+            known = self._upright if number <= (self.n_epochs + 1) // 2 else self._upright[:1]
+            data = TrainingData(data.x, np.where(np.isin(np.arange(len(data)), known), 0, data.y))
         for batch in self.objective.batches(data, self.rng, self.ranks.device):
             for name, value in self._one_step(batch, number).items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -193,7 +194,8 @@ class Run:
 
     def values(self) -> dict[str, Any]:
         """Give the plain part of the state."""
-        return {"step": self.step, "rng": self.rng.bit_generator.state}
+        upright = None if self._upright is None else self._upright.tolist()
+        return {"step": self.step, "rng": self.rng.bit_generator.state, "of_one_orientation": upright}
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the tensors of the state."""
@@ -216,6 +218,8 @@ class Run:
             self.generator.set_state(tensors["generator"])
         except RuntimeError as error:
             raise ValueError("the state of the generator does not fit") from error
+        if self._upright is not None:
+            self._upright = np.array(values["of_one_orientation"], dtype=np.intp)
         self.step = int(values["step"])
 
 
@@ -233,15 +237,14 @@ class _Loss(nn.Module):
         return self._objective.loss(self.model, self._teacher[0], batch, kl_weight=kl_weight, generator=self._generator)
 
 
-def _with_a_zero(data: TrainingData, rng: np.random.Generator, ranks: Ranks) -> tuple[TrainingData, TrainingData]:
-    """Label objects of about one orientation, for a beginning, and one of them, whose orientation is zero exactly."""
+def _of_one_orientation(data: TrainingData, rng: np.random.Generator, ranks: Ranks) -> np.ndarray:
+    """Give the leader's choice of objects of one orientation, whose rows may hang on a rounding."""
     rows = of_one_orientation(data, rng)
-    # Which ones they are may hang on a rounding.
-    chosen = torch.zeros(len(data), dtype=torch.uint8)
-    chosen[rows] = 1
-    chosen[rows[0]] = 2
-    role = ranks.from_leader(chosen).numpy()
-    return TrainingData(data.x, np.where(role > 0, 0, data.y)), TrainingData(data.x, np.where(role > 1, 0, data.y))
+    role = torch.zeros(len(data), dtype=torch.uint8)
+    role[rows] = 1
+    role[rows[0]] = 2
+    role = ranks.from_leader(role).numpy()
+    return np.append(np.flatnonzero(role == 2), np.flatnonzero(role == 1))
 
 
 def _image_bytes(data: TrainingData) -> int:
