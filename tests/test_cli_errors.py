@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from helpers_cli import PROGRAM
 from helpers_pipeline import COLUMNS, ROWS, dump, make_image, make_library, write_files
 from typer.testing import CliRunner
 
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 
 
 N = ROWS * COLUMNS
-
-#: Runs the command line in a process that takes Ctrl-C, however the tests themselves were started.
-PROGRAM = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from tumble.cli import main; main()"
-)
 
 
 @pytest.fixture(autouse=True)

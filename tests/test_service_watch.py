@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from helpers_cli import PROGRAM
 from helpers_pipeline import dump, make_image
 from helpers_service import MODEL
 from typer.testing import CliRunner
@@ -198,15 +199,18 @@ def test_the_commands_end_cleanly(folder, library, number):
         (["watch", folder, "--library", library, "--model", MODEL], "Watching"),
         (["serve", MODEL, "--port", "0"], "Stop with"),
     ):
-        command = [sys.executable, "-m", "tumble", *map(str, arguments)]
+        command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
         with subprocess.Popen(
             command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as run:
             assert run.stderr is not None
-            while ready not in run.stderr.readline():
-                assert run.poll() is None
-            run.send_signal(number)
-            _, rest = run.communicate(timeout=60)
+            try:
+                while ready not in run.stderr.readline():
+                    assert run.poll() is None
+                run.send_signal(number)
+                _, rest = run.communicate(timeout=60)
+            finally:
+                run.kill()  # or a process that does not end would be waited for without end
             assert run.returncode == 0, rest
             assert "Stopped" in rest
             assert "Traceback" not in rest
