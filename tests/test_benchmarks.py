@@ -168,6 +168,15 @@ def test_time_of_pyroved_is_limited_and_told(tmp_path):
     assert (row["max_seconds"], row["n_steps"]) == (0, 1)
 
 
+@pytest.mark.parametrize("minutes", ["-1", "nan", "soon"])
+def test_minutes_that_are_none_are_refused(minutes, capsys):
+    from benchmarks.agglomerates import main
+
+    with pytest.raises(SystemExit):
+        main(["--pyroved-minutes", minutes, "--quick"])
+    assert "--pyroved-minutes" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("pyroved")
 def test_step_of_pyroved_is_timed(tmp_path):
     from benchmarks.speed import main

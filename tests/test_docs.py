@@ -227,6 +227,13 @@ def test_benchmark_tables_part_what_was_set_and_where_it_ran():
     lines = benchmark_tables.tables([fit, {**fit, "settings": {"weight": 8}}, {**fit, "settings": {"weight": 9}}])
     assert [line.rsplit("|", 2)[1].strip() for line in lines if "0.500" in line] == ["1", "1", "1"]
     assert "weight: 8" in "\n".join(lines)
+    # A number of steps that only some tell does not part them; a limit of the time does.
+    ended = {**fit, "method": "b", "n_steps": 5, "max_seconds": 60.0}
+    text = "\n".join(
+        benchmark_tables.tables([fit, {**fit, "method": "b", "n_steps": 9}, ended, {**ended, "max_seconds": 9.0}])
+    )
+    assert text.count("| runs |") == 2
+    assert text.count("| 0.500 | 1 |") == 4
     curve = [{**fit, "epoch": 9, "accuracy": a, "measured": {"processor": p}} for a, p in ((0.25, "x"), (0.75, "y"))]
     assert "0.500<br>(0.250 – 0.750) | 2 |" in "\n".join(benchmark_tables.tables(curve))
 

@@ -462,7 +462,7 @@ def test_only_the_fine_classifier_has_the_symmetry_of_what_it_may_not_tell_apart
 
 
 def test_the_running_mean_is_as_long_as_asked(cards, monkeypatch):
-    """By 0.3 and not by the tenth of the steps so far, which is shorter only in the first few."""
+    """None at 0, a short one at 0.3; at 0.995 it covers a tenth of the steps so far, which is more."""
     X, y = cards[0][:, ::3, ::3], cards[1]
     runs = []
     monkeypatch.setattr(Run, "finish", lambda run: runs.append(run))

@@ -1,10 +1,9 @@
 """The objects whose orientation is called zero where there are no labels."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from helpers_fit import Killed
 
 from tumble import RVAE
 from tumble.datasets import make_cards
@@ -121,16 +120,36 @@ def test_one_of_them_is_left_in_the_second_half_of_the_epochs(max_epochs, first,
 
 
 def test_a_resumed_run_keeps_its_objects(tmp_path, monkeypatch):
-    X = make_cards(20, angle=180, random_state=0).X[:, ::2, ::2]
-    model = RVAE(max_epochs=2, hidden=16, encoder_channels=(8,), random_state=0, novelty_score=False)
-    model.fit(X, checkpoint=tmp_path)
-    kept = json.loads((tmp_path / "run.json").read_text())["values"]["run"]["of_one_orientation"]
-    assert kept == [
-        int(row) for row in run.of_one_orientation(TrainingData(X[:, None], np.full(80, -1)), np.random.default_rng(0))
-    ]
-    monkeypatch.setattr(run, "of_one_orientation", lambda data, rng: np.array([7]))  # as another processor might
+    X = make_cards(60, angle=180, random_state=0).X[:, ::2, ::2]
+    model = RVAE(max_epochs=4, hidden=16, encoder_channels=(8,), random_state=0, novelty_score=False)
+    chosen = choose(X[:, None]).tolist()
+    assert len(chosen) > 1
+
+    def crash(report):
+        if report.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        model.fit(X, checkpoint=tmp_path, callbacks=[crash])  # the state is that of the first epoch
+    labelled, batches = [], DefaultObjective.batches
+    monkeypatch.setattr(run, "of_one_orientation", lambda data, rng: np.array([7, 8]))  # as another processor might
+    monkeypatch.setattr(
+        DefaultObjective,
+        "batches",
+        lambda self, data, *rest: labelled.append(np.flatnonzero(data.y >= 0).tolist()) or batches(self, data, *rest),
+    )
     model.fit(X, checkpoint=tmp_path, resume=True)
-    assert json.loads((tmp_path / "run.json").read_text())["values"]["run"]["of_one_orientation"] == kept
+    assert labelled == [sorted(chosen), chosen[:1], chosen[:1]]
+
+
+def test_all_processes_take_the_objects_of_the_leader(monkeypatch):
+    class Follower:
+        def from_leader(self, tensor):
+            return torch.zeros_like(tensor).index_fill(0, torch.tensor([2, 9]), 1).index_fill(0, torch.tensor([5]), 2)
+
+    monkeypatch.setattr(run, "of_one_orientation", lambda data, rng: np.array([7, 8]))
+    data = TrainingData(np.zeros((12, 1, 8, 8), dtype=np.float32), np.full(12, -1))
+    assert run._leaders_choice(data, np.random.default_rng(0), Follower()).tolist() == [5, 2, 9]
 
 
 def test_without_classes_the_reference_is_not_mirrored_and_no_angle_is_taken_for_upright():

@@ -9,9 +9,9 @@ from typing import Any
 Row = dict[str, Any]
 
 #: Keys of a row that describe the run and not the case.
-_OF_THE_RUN = ("seed", "measured", "environment", "seconds_total")
+_OF_THE_RUN = ("seed", "measured", "environment", "seconds_total", "n_steps")
 #: Numbers that are settings of a case, not what was measured.
-_SETTINGS = ("pixel_fraction", "learning_rate", "class_floor", "degradation")
+_SETTINGS = ("pixel_fraction", "learning_rate", "class_floor", "degradation", "max_seconds")
 #: A measure of more parts than this, such as the recall of ten classes, has a table of its own.
 _MOST_PARTS = 6
 

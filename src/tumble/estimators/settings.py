@@ -210,12 +210,10 @@ def fit_config(params: Mapping[str, Any], config: ModelConfig) -> FitConfig:
         mirror=REFLECTION in params["invariances"],
         degradation=params["degradation"],
     )
-    names = (
-        *("weight_decay", "ema_decay", "kl_weight", "generative_weight", "pose_weight"),
-        *("compile", "precision", "max_epochs"),
-    )
+    names = ("weight_decay", "ema_decay", "kl_weight", "generative_weight", "pose_weight", "compile", "precision")
     chosen: dict[str, Any] = {name: params[name] for name in names}
-    for name in ("batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor"):
+    given = ("max_epochs", "batch_size", "learning_rate", "labelled_batch_size", "pseudo_label_weight", "class_floor")
+    for name in given:
         if params.get(name) is not None:
             chosen[name] = params[name]
     if "pseudo_label_threshold" in params:

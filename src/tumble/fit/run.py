@@ -89,7 +89,7 @@ class Run:
         # Rows of objects of one orientation, where no label tells any: all of them at first, then the first of them.
         self._upright: np.ndarray | None = None
         if not config.n_classes and "rotation" in config.invariances and isinstance(objective, DefaultObjective):
-            self._upright = _of_one_orientation(data, self.rng, ranks)
+            self._upright = _leaders_choice(data, self.rng, ranks)
         self.generator = torch.Generator(device=ranks.device).manual_seed(seed)
         self.model = _initial_model(data, config, self.rng, seed, ranks.device, begin).train()
         if class_prior is not None:
@@ -117,7 +117,9 @@ class Run:
         data = self.data
         if self._upright is not None:
             known = self._upright if number <= (self.n_epochs + 1) // 2 else self._upright[:1]
-            data = TrainingData(data.x, np.where(np.isin(np.arange(len(data)), known), 0, data.y))
+            labels = data.y.copy()
+            labels[known] = 0
+            data = TrainingData(data.x, labels)
         for batch in self.objective.batches(data, self.rng, self.ranks.device):
             for name, value in self._one_step(batch, number).items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -237,7 +239,7 @@ class _Loss(nn.Module):
         return self._objective.loss(self.model, self._teacher[0], batch, kl_weight=kl_weight, generator=self._generator)
 
 
-def _of_one_orientation(data: TrainingData, rng: np.random.Generator, ranks: Ranks) -> np.ndarray:
+def _leaders_choice(data: TrainingData, rng: np.random.Generator, ranks: Ranks) -> np.ndarray:
     """Give the leader's choice of objects of one orientation, whose rows may hang on a rounding."""
     rows = of_one_orientation(data, rng)
     role = torch.zeros(len(data), dtype=torch.uint8)
